@@ -1,0 +1,34 @@
+# make reproduce   from a fresh clone to a trained model, its pictures and a searchable index
+# make test        the tests          make check   linter and type checker
+# PYTHON=...       another interpreter (3.11 or 3.12)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# The environment is rebuilt only when what it is made from has changed.
+STAMP := $(VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: reproduce test check install clean
+reproduce: install
+	$(BIN)/python -m zoo.reproduce digits
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python found. keras_dml needs Python 3.11 or 3.12 on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "keras_dml needs Python 3.11 or 3.12, but %s is Python %d.%d. Choose another: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

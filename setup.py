@@ -1,0 +1,44 @@
+"""Package metadata. Exact versions of everything that is installed stand in constraints.txt."""
+
+import pathlib
+import sys
+
+from setuptools import find_packages, setup
+
+SUPPORTED = ((3, 11), (3, 12))
+if sys.version_info[:2] not in SUPPORTED:
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(
+        f"keras_dml supports Python 3.11 and 3.12. Received: Python {found} ({sys.executable}). "
+        "Create the environment with another interpreter, for example: make PYTHON=python3.11 reproduce"
+    )
+
+setup(
+    name="keras-dml",
+    version="0.1.0",
+    description="Deep metric learning for Keras 3: DAS, PDDM, a model zoo and exported retrieval services",
+    long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["keras_dml*", "zoo*", "export*"]),
+    include_package_data=True,
+    install_requires=[
+        # scann 1.4.2's ops load with TensorFlow 2.20 alone (undefined symbols on 2.19 and 2.21), so the two are
+        # pinned together.
+        "tensorflow==2.20.*",
+        "scann[tf]==1.4.2",
+        "keras==3.15.*",
+        "tensorflow-similarity==0.17.1",
+        "tensorflow-datasets==4.9.10",
+        "numpy==2.4.*",
+    ],
+    extras_require={
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
