@@ -1,0 +1,9 @@
+"""Benchmarks as class-disjoint splits, P x K batches and image preprocessing."""
+
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.class_batches import ClassBatches
+from keras_dml.data.image_preprocessing import ImagePreprocessing
+from keras_dml.data.registry import BENCHMARKS, load
+from keras_dml.data.split import Split
+
+__all__ = ["BENCHMARKS", "Benchmark", "ClassBatches", "ImagePreprocessing", "Split", "load"]
