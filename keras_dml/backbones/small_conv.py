@@ -23,6 +23,6 @@ def small_conv(input_shape: tuple[int, int, int], widths: Sequence[int] = (32, 6
             strides = 2 if stage and not step else 1
             name = f"stage{stage}_{step}"
             x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
-            x = layers.BatchNormalization(name=f"{name}_bn")(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(inputs, x, name="small_conv")

@@ -1,0 +1,94 @@
+"""Retrieval metrics on held-out classes during training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dml.data import ImagePreprocessing, Split
+
+
+class RetrievalEvaluation(keras.callbacks.Callback):
+    """Adds Recall@k and MAP@R on held-out classes to the logs at the end of an epoch.
+
+    The values are named `val_recall@1`, ..., `val_map@r`; they stand in the progress bar and in the history, and
+    `ModelCheckpoint` and `EarlyStopping` can monitor them (with `mode="max"`).
+
+    Args:
+        query: `(images, labels)` arrays, or a `tf.data.Dataset` of such batches, or a `Split` (with `preprocessing`).
+        gallery: The same for a gallery of its own; by default queries search among themselves, each without itself.
+        ks: Ranks of Recall@k.
+        every: Evaluate at every so many epochs, counted from the first, and at the last one.
+        preprocessing: How the images of a `Split` become encoder inputs.
+        batch_size: Images embedded at a time.
+        prefix: Put before every name.
+    """
+
+    def __init__(
+        self,
+        query: Any,
+        gallery: Any = None,
+        ks: Sequence[int] = (1, 2, 4, 8),
+        every: int = 1,
+        preprocessing: ImagePreprocessing | None = None,
+        batch_size: int = 256,
+        prefix: str = "val_",
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"`every` must be a positive number of epochs. Received: every={every}")
+        self.ks = tuple(ks)
+        self.every = every
+        self.prefix = prefix
+        self.batch_size = batch_size
+        self._query = _batches(query, preprocessing, batch_size)
+        self._gallery = None if gallery is None else _batches(gallery, preprocessing, batch_size)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        last = epoch + 1 == self.params.get("epochs")
+        if epoch % self.every and not last:
+            return
+        values = self.evaluate()
+        if logs is not None:
+            logs.update(values)
+
+    def evaluate(self) -> dict[str, float]:
+        """Embeds the held-out images with the model as it is now and returns the metrics by name."""
+        from keras_dml.evaluation import evaluate_retrieval
+
+        embeddings, labels = self._embed(self._query)
+        gallery, gallery_labels = (None, None) if self._gallery is None else self._embed(self._gallery)
+        result = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, ks=self.ks)
+        values = {f"{self.prefix}recall@{k}": float(result.recall[k]) for k in self.ks}
+        values[f"{self.prefix}map@r"] = float(result.map_at_r)
+        return values
+
+    def _embed(self, batches: tuple[Any, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = batches
+        if labels is not None:
+            return self.model.predict(images, batch_size=self.batch_size, verbose=0), labels
+        parts, part_labels = [], []
+        for batch, batch_labels in images:
+            parts.append(self.model.predict_on_batch(batch))
+            part_labels.append(np.asarray(batch_labels).reshape(-1))
+        return np.concatenate(parts), np.concatenate(part_labels)
+
+
+def _batches(data: Any, preprocessing: ImagePreprocessing | None, batch_size: int) -> tuple[Any, np.ndarray | None]:
+    """What `predict` takes, and the labels where they are known before."""
+    import tensorflow as tf
+
+    if isinstance(data, Split):
+        if preprocessing is None:
+            raise ValueError("A `Split` needs `preprocessing`, an ImagePreprocessing of the encoder's input size.")
+        return data.dataset(preprocessing, batch_size), data.labels
+    if isinstance(data, tf.data.Dataset):
+        return data, None
+    if isinstance(data, tuple) and len(data) == 2:
+        images, labels = data
+        return np.asarray(images), np.asarray(labels).reshape(-1)
+    raise ValueError(
+        "Held-out data must be a tuple (images, labels), a tf.data.Dataset of such batches, or a Split. "
+        f"Received: {type(data).__name__}"
+    )

@@ -1,0 +1,1 @@
+"""Recipes, measured records and `python -m zoo.reproduce`."""

@@ -1,0 +1,25 @@
+"""Files of a run folder, each written whole or not at all."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes `value` as JSON, aside first and then in one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(value, indent=1, default=_plain) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,171 @@
+"""A recipe: everything that determines a training run, typed and frozen."""
+
+import ast
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_dml.utils.suggestions import unknown_name
+
+Options = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DAS:
+    """Arguments of `keras_dml.layers.DASAugmentation`; the defaults are the paper's."""
+
+    num_produced: int = 3
+    top_k: int = 4
+    bank_size: int = 10
+    scale_range: tuple[float, float] = (0.99, 1.01)
+    shift_scale: float = 0.01
+    detach: bool = True
+    normalize: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One experiment: an encoder, a loss, a way to train, and the arms that are compared.
+
+    Args:
+        name: What `python -m zoo.reproduce NAME` runs.
+        summary: One line for `--list`.
+        benchmark: A key of `keras_dml.data.BENCHMARKS`.
+        arms: The variants that are trained and compared, each the fields of the recipe that it changes.
+        shipped: The arm whose first seed is exported.
+        backbone: A key of `keras_dml.backbones.BACKBONES`.
+        backbone_options: Further arguments of the backbone.
+        embedding_dim: Width d of the embedding.
+        pooling: "avg", "max" or "avg+max".
+        normalize: Whether embeddings have unit length.
+        input_size: Side of the encoder's square input, in pixels.
+        resize: Short side before the centre crop of a test image; `input_size` by default.
+        channels: 1 or 3.
+        loss: A name that `keras_dml.losses.get` knows, or "tensorflow-similarity:NAME" for that library's loss.
+        loss_args: Arguments of the loss.
+        das: Settings of the augmentation, or None to train without.
+        auxiliary_weight: w of `L(real) + w L(real + produced)`; see `MetricLearner`.
+        classes_per_batch: P.
+        images_per_class: K.
+        replacement: Whether classes and images of a batch are drawn with replacement.
+        learning_rate: Of Adam, for the encoder.
+        loss_learning_rate: For weights of the loss; the loss's own suggestion by default.
+        l2_decay: Coupled weight decay.
+        clip_norm: Global norm of the gradient.
+        frozen_batch_norm: Whether batch normalisation keeps its statistics.
+        epochs: Passes of `images // batch` steps.
+        milestones: Epochs at which the learning rate is multiplied by `decay`.
+        decay: See `milestones`.
+        evaluate_every: Epochs between evaluations on the test classes.
+        ks: Ranks of Recall@k.
+        seeds: Each arm is trained once for each.
+    """
+
+    name: str
+    summary: str
+    benchmark: str
+    arms: Mapping[str, Options]
+    shipped: str
+    backbone: str
+    embedding_dim: int
+    input_size: int
+    loss: str
+    learning_rate: float
+    epochs: int
+    classes_per_batch: int
+    images_per_class: int
+    backbone_options: Options = dataclasses.field(default_factory=dict)
+    pooling: str = "avg"
+    normalize: bool = True
+    resize: int | None = None
+    channels: int = 3
+    loss_args: Options = dataclasses.field(default_factory=dict)
+    das: DAS | None = None
+    auxiliary_weight: float | None = None
+    replacement: bool = True
+    loss_learning_rate: float | None = None
+    l2_decay: float = 0.0
+    clip_norm: float | None = None
+    frozen_batch_norm: bool = False
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.3
+    evaluate_every: int = 1
+    ks: tuple[int, ...] = (1, 2, 4, 8)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def arm(self, name: str) -> "Recipe":
+        """The recipe as one of its arms trains it."""
+        if name not in self.arms:
+            raise ValueError(unknown_name("arm", name, self.arms))
+        return dataclasses.replace(self, **self.arms[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        return dataclasses.asdict(self)
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Applies `key=value` assignments, in order.
+
+    Args:
+        recipe: The recipe to start from.
+        assignments: `field=value`, or `field.key=value` inside `das`, `loss_args` and the like. Values are Python
+            literals; what is not one is taken as text.
+
+    Raises:
+        ValueError: For a key that does not exist (naming the nearest) or a value of the wrong type.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes key=value. Received: {assignment!r}")
+        recipe = _assign(recipe, key.strip(), key.strip().split("."), _literal(text.strip()))
+    return recipe
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _assign(owner: Any, full_key: str, path: Sequence[str], value: Any) -> Any:
+    name, *rest = path
+    if isinstance(owner, Mapping):
+        return {**owner, name: _assign(owner.get(name, {}), full_key, rest, value) if rest else value}
+    fields = {field.name: field.type for field in dataclasses.fields(owner)}
+    if name not in fields:
+        raise ValueError(unknown_name(f"key in --set {full_key}:", name, fields))
+    if rest:
+        inner = getattr(owner, name)
+        if inner is None and name == "das":
+            inner = DAS()
+        if not (dataclasses.is_dataclass(inner) or isinstance(inner, Mapping)):
+            raise ValueError(f"--set {full_key}: `{name}` has no keys of its own. Its value is {inner!r}")
+        value = _assign(inner, full_key, rest, value)
+    else:
+        value = _checked(full_key, value, typing.get_type_hints(type(owner))[name])
+    return dataclasses.replace(owner, **{name: value})
+
+
+def _checked(key: str, value: Any, expected: Any) -> Any:
+    """`value` as the annotated type `expected`, where that is possible without loss."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _checked(key, value, next(option for option in arguments if option is not type(None)))
+    if origin is tuple and isinstance(value, tuple | list):
+        return tuple(_checked(key, item, arguments[0]) for item in value)
+    if origin is tuple and not isinstance(value, str):
+        return (_checked(key, value, arguments[0]),)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = Mapping if expected is Options or origin is Mapping.__class__ else origin or expected
+    if isinstance(value, wanted) and not (isinstance(value, bool) and expected is not bool):
+        return value
+    name = getattr(expected, "__name__", str(expected))
+    raise ValueError(f"--set {key}: expected {name}. Received: {value!r}")

@@ -1,0 +1,281 @@
+"""Trains one arm of a recipe with one seed, into a run folder."""
+
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing
+from zoo.files import read_json, write_json
+from zoo.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_dml.evaluation import RetrievalResult
+
+RUN_FORMAT = 1
+PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
+
+Report = Callable[[int, dict[str, float]], None]
+"""Called at the end of an epoch with the number of epochs done and the logs."""
+
+
+def preprocessing(recipe: Recipe) -> ImagePreprocessing:
+    """How the recipe's test images become encoder inputs."""
+    return ImagePreprocessing(recipe.input_size, recipe.resize, recipe.channels)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def build_encoder(recipe: Recipe) -> "keras.Model":
+    """The recipe's encoder with fresh weights; seed Keras first."""
+    from keras_dml import backbones
+
+    return backbones.build(
+        recipe.backbone,
+        embedding_dim=recipe.embedding_dim,
+        pooling=recipe.pooling,
+        input_shape=preprocessing(recipe).input_shape,
+        normalize=recipe.normalize,
+        options=recipe.backbone_options,
+    )
+
+
+def build_loss(recipe: Recipe, num_classes: int) -> Any:
+    """The recipe's loss; proxies and per-class margins get one row for each training class."""
+    from keras_dml import losses
+
+    library, _, name = recipe.loss.rpartition(":")
+    if library == "tensorflow-similarity":
+        return losses.similarity(name, **recipe.loss_args)
+    if library:
+        raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {recipe.loss!r}")
+    return losses.build(name, num_classes=num_classes, **recipe.loss_args)
+
+
+def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_per_epoch: int, seed: int) -> Any:
+    """The compiled `MetricLearner` of an arm."""
+    import keras
+
+    from keras_dml import MetricLearner, layers
+
+    augmentation = None
+    if recipe.das is not None:
+        augmentation = layers.DASAugmentation(num_classes, seed=seed, **dataclasses.asdict(recipe.das))
+    model = MetricLearner(
+        encoder,
+        augmentation=augmentation,
+        l2_decay=recipe.l2_decay,
+        clip_norm=recipe.clip_norm,
+        frozen_batch_norm=recipe.frozen_batch_norm,
+        auxiliary_weight=recipe.auxiliary_weight if recipe.das is not None else None,
+    )
+
+    def adam(rate: float) -> "keras.optimizers.Optimizer":
+        if not recipe.milestones:
+            return keras.optimizers.Adam(rate)
+        boundaries = [epoch * steps_per_epoch for epoch in recipe.milestones]
+        values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
+        return keras.optimizers.Adam(keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values))
+
+    model.compile(
+        optimizer=adam(recipe.learning_rate),
+        loss=build_loss(recipe, num_classes),
+        loss_optimizer=None if recipe.loss_learning_rate is None else adam(recipe.loss_learning_rate),
+    )
+    return model
+
+
+def summary(result: "RetrievalResult") -> dict[str, float]:
+    """The headline numbers of an evaluation, by name."""
+    values = {f"recall@{k}": float(value) for k, value in result.recall.items()}
+    return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi)}
+
+
+def evaluate(encoder: "keras.Model", recipe: Recipe, benchmark: Benchmark) -> tuple[dict[str, float], np.ndarray]:
+    """Headline numbers and embeddings `(n, d)` of the test images."""
+    from keras_dml.evaluation import evaluate_retrieval
+
+    test = benchmark.test
+    embeddings = encoder.predict(test.dataset(preprocessing(recipe)), verbose=0)
+    gallery, gallery_labels = None, None
+    if benchmark.gallery is not None:
+        gallery = encoder.predict(benchmark.gallery.dataset(preprocessing(recipe)), verbose=0)
+        gallery_labels = benchmark.gallery.labels
+    result = evaluate_retrieval(embeddings, test.labels, gallery, gallery_labels, ks=recipe.ks)
+    return summary(result), embeddings
+
+
+def finished(folder: pathlib.Path) -> bool:
+    """Whether the run in `folder` has been trained and evaluated to its end."""
+    return (folder / "metrics.json").exists()
+
+
+def train(
+    recipe: Recipe, arm: str, seed: int, benchmark: Benchmark, folder: pathlib.Path, report: Report | None = None
+) -> None:
+    """Trains one arm with one seed, or goes on where an interrupted training stopped.
+
+    State is saved after every epoch: weights, optimisers, the state of DAS and of the loss, and the history. A batch
+    depends on the seed and the step alone, so a resumed run is the run that was interrupted.
+
+    Args:
+        recipe: The experiment.
+        arm: One of `recipe.arms`.
+        seed: Of weights, batches and augmentation.
+        benchmark: The data.
+        folder: The run folder.
+        report: Called after every epoch.
+    """
+    import keras
+
+    from keras_dml.callbacks import RetrievalEvaluation
+
+    settings = recipe.arm(arm)
+    started = time.time()
+    keras.utils.set_random_seed(seed)
+    encoder = build_encoder(settings)
+    inputs = preprocessing(settings)
+    batches = ClassBatches(
+        benchmark.train,
+        inputs,
+        settings.classes_per_batch,
+        settings.images_per_class,
+        seed=seed,
+        replacement=settings.replacement,
+    )
+    model = build_model(settings, encoder, benchmark.train.num_classes, batches.steps_per_epoch, seed)
+    config = {
+        "format": RUN_FORMAT,
+        "name": recipe.name,
+        "arm": arm,
+        "seed": seed,
+        "benchmark": recipe.benchmark,
+        "recipe": settings.to_dict(),
+        "preprocessing": inputs.to_config(),
+        "embedding_dim": settings.embedding_dim,
+        "versions": versions(),
+    }
+    checkpoint = _Checkpoint(folder, config)
+    epochs_done, history, seconds = checkpoint.restore(model)
+    if not epochs_done:
+        untrained, _ = evaluate(encoder, settings, benchmark)
+        checkpoint.begin(untrained)
+
+    def end_of_epoch(epoch: int, logs: dict[str, float]) -> None:
+        for name, value in logs.items():
+            history.setdefault(name, []).append(float(value))
+        checkpoint.save(model, epoch + 1, history, seconds + time.time() - started)
+        if report is not None:
+            report(epoch + 1, logs)
+
+    if epochs_done < settings.epochs:
+        model.fit(
+            batches.dataset(epochs_done * batches.steps_per_epoch),
+            steps_per_epoch=batches.steps_per_epoch,
+            initial_epoch=epochs_done,
+            epochs=settings.epochs,
+            verbose=0,
+            callbacks=[
+                RetrievalEvaluation(
+                    benchmark.test,
+                    benchmark.gallery,
+                    ks=settings.ks,
+                    every=settings.evaluate_every,
+                    preprocessing=inputs,
+                ),
+                keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
+            ],
+        )
+    last, embeddings = evaluate(encoder, settings, benchmark)
+    encoder.save(folder / "encoder.keras")
+    test = benchmark.test
+    np.savez(
+        folder / "test_embeddings.npz",
+        embeddings=embeddings,
+        labels=test.labels,
+        ids=np.array(test.ids),
+        class_names=np.array(test.class_names),
+    )
+    if model.augmentation is not None:
+        np.savez(
+            folder / "das_state.npz",
+            frequency_recorder_matrix=model.augmentation.frequency_recorder_matrix.numpy(),
+            transformation_bank=model.augmentation.transformation_bank.numpy(),
+            bank_fill=model.augmentation.bank_fill.numpy(),
+        )
+    write_json(folder / "history.json", history)
+    metrics = {"untrained": checkpoint.untrained, "last": last, "seconds": seconds + time.time() - started}
+    write_json(folder / "metrics.json", metrics)
+    checkpoint.remove()
+
+
+class _Checkpoint:
+    """The state of an unfinished run: `progress.json` names the weights file that belongs to it."""
+
+    def __init__(self, folder: pathlib.Path, config: dict[str, Any]) -> None:
+        self.folder = folder
+        self.config = config
+        self.untrained: dict[str, float] = {}
+
+    def restore(self, model: "keras.Model") -> tuple[int, dict[str, list[float]], float]:
+        """Loads the saved state into `model`; epochs done, history and seconds spent so far."""
+        path = self.folder / "progress.json"
+        if not path.exists():
+            return 0, {}, 0.0
+        before = read_json(self.folder / "run.json")
+        if before["recipe"] != _as_json(self.config["recipe"]):
+            raise ValueError(
+                f"The unfinished run in {self.folder} was started with other settings. "
+                "Give another --output, or delete the folder, or repeat the settings it was started with"
+            )
+        progress = read_json(path)
+        self.untrained = progress["untrained"]
+        if progress["weights"] is not None:
+            model.load_weights(self.folder / progress["weights"])
+        return progress["epochs"], progress["history"], progress["seconds"]
+
+    def begin(self, untrained: dict[str, float]) -> None:
+        """Writes the configuration and the numbers of the untrained network."""
+        self.untrained = untrained
+        write_json(self.folder / "run.json", self.config)
+        self._write_progress(0, {}, 0.0, None)
+
+    def save(self, model: "keras.Model", epochs: int, history: dict[str, list[float]], seconds: float) -> None:
+        """Saves the state after `epochs` epochs, then forgets the state before."""
+        name = f"checkpoint-{epochs}.weights.h5"
+        aside = self.folder / f"partial-{epochs}.weights.h5"
+        model.save_weights(aside)
+        os.replace(aside, self.folder / name)
+        self._write_progress(epochs, history, seconds, name)
+        for old in self.folder.glob("checkpoint-*.weights.h5"):
+            if old.name != name:
+                old.unlink()
+
+    def _write_progress(
+        self, epochs: int, history: dict[str, list[float]], seconds: float, weights: str | None
+    ) -> None:
+        state = {"epochs": epochs, "history": history, "seconds": seconds, "weights": weights}
+        write_json(self.folder / "progress.json", {**state, "untrained": self.untrained})
+
+    def remove(self) -> None:
+        """Deletes the state of a run that is finished."""
+        (self.folder / "progress.json").unlink(missing_ok=True)
+        for old in self.folder.glob("*.weights.h5"):
+            old.unlink()
+
+
+def _as_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))
