@@ -1,0 +1,18 @@
+"""Exact retrieval metrics, clustering metrics and class-disjoint validation of embeddings."""
+
+from keras_dml.evaluation.clustering import Clustering, cluster_metrics
+from keras_dml.evaluation.geometry import Geometry, embedding_geometry
+from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
+from keras_dml.evaluation.retrieval import evaluate_retrieval
+from keras_dml.evaluation.retrieval_result import RetrievalResult
+
+__all__ = [
+    "Clustering",
+    "Geometry",
+    "NeighborSearch",
+    "RetrievalResult",
+    "cluster_metrics",
+    "embedding_geometry",
+    "evaluate_retrieval",
+    "nearest_neighbors",
+]
