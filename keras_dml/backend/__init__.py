@@ -1,0 +1,1 @@
+"""What `keras.ops` cannot say: state changed in place."""

@@ -1,0 +1,71 @@
+"""Read and change a few rows of a large Keras variable without touching the rest.
+
+`keras.ops.scatter_update` followed by `assign` copies the whole variable, and on TensorFlow any dense read of a variable
+that was scattered to copies it too. With a bank of 232 MB (11,318 classes, 10 rows of 512 floats) either costs more than
+the rest of the training step. On TensorFlow the functions below therefore use the resource operations, whose cost is
+that of the rows named. On other backends, and wherever the variable stands for a plain tensor (stateless calls), they
+fall back to `scatter` + `assign`; a compiled step of those backends can reuse the buffer.
+
+`indices` are int32 `(n, r)`, the first `r` coordinates of each row. They must lie within the variable: elsewhere XLA
+ignores them and TensorFlow raises.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+else:
+    tf = None
+
+
+def _resource(variable: keras.Variable) -> Any:
+    """The `tf.Variable` behind a Keras variable, or None where there is none to change in place."""
+    value = variable.value
+    return value if tf is not None and isinstance(value, tf.Variable) else None
+
+
+def gather_rows(source: Any, rows: Any) -> Any:
+    """Returns `source[rows]`, `(n, ...)`, for a variable or tensor and int32 `rows` `(n,)`, none of them negative."""
+    if isinstance(source, keras.Variable):
+        # The first axis alone: XLA has no kernel for gather_nd on a resource.
+        source = source.value
+    # `keras.ops.take` first resolves negative rows, which takes three more kernels a call.
+    return ops.take(source, rows, axis=0) if tf is None else tf.gather(source, rows)
+
+
+def scatter_add(variable: keras.Variable, indices: Any, updates: Any) -> None:
+    """Adds `updates` `(n, ...)` to the rows that `indices` names; a row named twice receives both."""
+    resource = _resource(variable)
+    if resource is not None:
+        resource.scatter_nd_add(indices, updates)
+        return
+    dense = ops.zeros(variable.shape, variable.dtype)
+    variable.assign(ops.add(variable.value, ops.scatter(indices, updates, dense.shape)))
+
+
+def scatter_write(variable: keras.Variable, indices: Any, updates: Any) -> None:
+    """Overwrites the rows that `indices` names; a row named twice must be given the same values twice."""
+    resource = _resource(variable)
+    if resource is not None:
+        resource.scatter_nd_update(indices, updates)
+        return
+    variable.assign(ops.scatter_update(variable.value, indices, updates))
+
+
+def concrete(tensor: Any) -> np.ndarray | None:
+    """The values of `tensor`, or None inside a traced or compiled function, where they are not known yet."""
+    if tf is not None and not tf.executing_eagerly():
+        return None
+    try:
+        return np.asarray(ops.convert_to_numpy(tensor))
+    except TypeError:  # a JAX tracer
+        return None
+
+
+def num_replicas() -> int:
+    """Replicas of the current `tf.distribute` strategy; 1 without one and on other backends."""
+    return 1 if tf is None else int(tf.distribute.get_strategy().num_replicas_in_sync)
