@@ -1,0 +1,167 @@
+"""The double-header hinge loss of PDDM."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dml.losses.embedding_batch import EmbeddingBatch
+from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.mining.hard_quadruplets import STRATEGIES, hard_quadruplets
+
+
+@keras.saving.register_keras_serializable(package="keras_dml")
+class DoubleHeaderHinge(EmbeddingLoss):
+    """Hinges on the learned similarity and on the distance of the hardest quadruplets.
+
+    The learned similarity (`PDDMUnit`) scores all pairs of the batch and picks the hard quadruplets `(i, j, k, l)`, see
+    `keras_dml.mining.hard_quadruplets`. With `S` its scores and `D` the squared Euclidean distance of the L2-normalised
+    embeddings,
+
+        E_m = relu(alpha - S_ij + S_ik) + relu(alpha - S_ij + S_jl)
+        E_e = relu(beta + D_ij - D_ik) + relu(beta + D_ij - D_jl)
+        loss = mean over the quadruplets of E_m + weight * E_e
+
+    The scores that pick the quadruplets carry no gradient; those of the picked pairs are computed again with one, which
+    trains the similarity and the embeddings. So a step costs a forward pass over all pairs and a backward pass over a
+    few. A batch without a positive pair, or of one class, has loss 0 and zero gradients.
+
+    Statistics, returned as a dict of scalars after loss and usage by `loss(..., return_statistics=True)`, show a
+    collapse while the loss still looks fine: `score_gap`, the mean score of the positive pairs minus that of the
+    negative pairs; `active_hinges`, the share of score hinges above zero; `embedding_spread`, 1 minus the squared
+    length of the mean embedding (0 when all embeddings agree, near 1 when they fill the sphere).
+
+    Args:
+        alpha: margin between the scores of a positive and a negative pair.
+        beta: margin between the squared distances of a positive and a negative pair.
+        weight: weight of `E_e`. At 0 the similarity alone drives the embeddings.
+        mining: `"batch"`, one quadruplet per batch as published, or `"anchor"`, the hardest quadruplet of every
+            anchor, averaged (this library's variant, see docs/pddm.md).
+        triplets: use `(i, j, k)` only, the paper's triplet variant.
+        block_size: number of pairs that are scored at once, see `PDDMUnit.pairwise`.
+        parameter_learning_rate: suggested learning rate of the similarity, for models that ask.
+        **kwargs: arguments of `EmbeddingLoss`.
+
+    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016, section 3.2, equations 3 to
+        5.
+
+    Example:
+        >>> model = MetricLearner(encoder, similarity=PDDMUnit())
+        >>> model.compile("adam", loss="double_header_hinge")
+    """
+
+    needs_similarity = True
+    normalized_inputs = None
+    reports_statistics = True
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 1.0,
+        weight: float = 0.5,
+        mining: str = "batch",
+        triplets: bool = False,
+        block_size: int = 1024,
+        parameter_learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(parameter_learning_rate=parameter_learning_rate, **kwargs)
+        for name, value in (("alpha", alpha), ("beta", beta), ("weight", weight)):
+            if value < 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        if mining not in STRATEGIES:
+            raise ValueError(f"`mining` must be 'batch' or 'anchor'. Received: mining={mining!r}")
+        self.alpha = alpha
+        self.beta = beta
+        self.weight = weight
+        self.mining = mining
+        self.triplets = triplets
+        self.block_size = block_size
+
+    def call(
+        self,
+        labels: Any,
+        embeddings: Any,
+        keys: Any = None,
+        key_labels: Any = None,
+        ids: Any = None,
+        key_ids: Any = None,
+        similarity: Any = None,
+        training: bool | None = None,
+        return_usage: bool = False,
+        return_statistics: bool = False,
+    ) -> Any:
+        batch = self._make_batch(labels, embeddings, keys, key_labels, ids, key_ids, similarity, bool(training))
+        loss, usage, statistics = self._evaluate(batch)
+        results = [loss, *([usage] if return_usage else []), *([statistics] if return_statistics else [])]
+        return loss if len(results) == 1 else tuple(results)
+
+    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+        loss, usage, _ = self._evaluate(batch)
+        return loss, usage
+
+    def _evaluate(self, batch: EmbeddingBatch) -> tuple[Any, Any, dict[str, Any]]:
+        similarity: Any = batch.similarity
+        own_keys = batch.own_keys
+        queries = ops.normalize(batch.embeddings, axis=-1, epsilon=1e-12)
+        keys = queries if own_keys else ops.normalize(batch.keys, axis=-1, epsilon=1e-12)
+        scores = ops.stop_gradient(
+            similarity.pairwise(
+                ops.stop_gradient(queries), None if own_keys else ops.stop_gradient(keys), block_size=self.block_size
+            )
+        )
+        i, j, k, l, valid = hard_quadruplets(  # noqa: E741 - the paper's names
+            scores,
+            batch.labels,
+            None if own_keys else batch.key_labels,
+            ids=batch.ids,
+            key_ids=None if own_keys else batch.key_ids,
+            strategy=self.mining,
+        )
+        x_i, x_j, x_k, x_l = (
+            ops.take(rows, index, axis=0) for rows, index in ((queries, i), (keys, j), (keys, k), (queries, l))
+        )
+        pairs = [(x_i, x_j), (x_i, x_k)] if self.triplets else [(x_i, x_j), (x_i, x_k), (x_j, x_l)]
+        # One call for all pairs, so that the matrix products see one batch.
+        first, second = (ops.concatenate(side, axis=0) for side in zip(*pairs, strict=True))
+        pair_scores = ops.split(similarity([first, second], training=batch.training), len(pairs))
+        pair_distances = ops.split(ops.sum(ops.square(first - second), axis=-1), len(pairs))
+
+        score_hinges = [ops.relu(self.alpha - pair_scores[0] + negative) for negative in pair_scores[1:]]
+        distance_hinges = [ops.relu(self.beta + pair_distances[0] - negative) for negative in pair_distances[1:]]
+        each = sum(score_hinges) + self.weight * sum(distance_hinges)
+        each = ops.where(valid, each, 0.0)
+        count = ops.maximum(ops.sum(ops.cast(valid, each.dtype)), 1.0)
+        loss = ops.sum(each) / count
+
+        active = ops.cast(each > 0, "float32")
+        # With keys of their own, `l` is a query and not a key.
+        used = (j, k) if self.triplets or not own_keys else (j, k, l)
+        usage = sum(ops.sum(ops.one_hot(index, keys.shape[0]) * active[:, None], axis=0) for index in used)
+        return loss, usage, self._statistics(batch, queries, scores, score_hinges, valid)
+
+    def _statistics(
+        self, batch: EmbeddingBatch, queries: Any, scores: Any, score_hinges: list[Any], valid: Any
+    ) -> dict[str, Any]:
+        def mean(values: Any, mask: Any) -> Any:
+            mask = ops.cast(mask, "float32")
+            return ops.sum(ops.where(mask > 0, values, 0.0)) / ops.maximum(ops.sum(mask), 1.0)
+
+        active = sum(ops.cast(hinge > 0, "float32") for hinge in score_hinges) / len(score_hinges)
+        center = ops.mean(ops.stop_gradient(queries), axis=0)
+        return {
+            "score_gap": mean(scores, batch.positives) - mean(scores, batch.negatives),
+            "active_hinges": mean(active, valid),
+            "embedding_spread": 1.0 - ops.sum(ops.square(center)),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "weight": self.weight,
+            "mining": self.mining,
+            "triplets": self.triplets,
+            "block_size": self.block_size,
+        }
