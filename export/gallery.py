@@ -1,0 +1,171 @@
+"""The items an index answers with."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Names of the graph's own outputs; a metadata column becomes an output too.
+RESERVED = ("ids", "scores", "indices", "embeddings")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gallery:
+    """Embeddings with ids and metadata columns.
+
+    Args:
+        embeddings: `(n, d)` finite floats, kept as float32.
+        ids: `n` unique strings.
+        metadata: Columns of `n` values each: strings, integers, booleans or finite floats. A column `label` holds
+            class names.
+    """
+
+    embeddings: np.ndarray
+    ids: tuple[str, ...]
+    metadata: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        embeddings = np.asarray(self.embeddings)
+        if embeddings.ndim != 2 or embeddings.shape[1] < 1 or embeddings.dtype.kind not in "fiu":
+            raise ValueError(
+                "`embeddings` must be numbers of shape (items, dimensions). "
+                f"Received: shape {embeddings.shape}, dtype {embeddings.dtype}"
+            )
+        embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+        ids = check_ids(self.ids, len(embeddings))
+        # In blocks: a mask of the whole gallery would be a quarter of it again. ScaNN aborts the process on a NaN.
+        for start in range(0, len(embeddings), 65536):
+            bad = ~np.isfinite(embeddings[start : start + 65536]).all(axis=1)
+            if bad.any():
+                row = start + int(np.flatnonzero(bad)[0])
+                raise ValueError(
+                    "Gallery embeddings must be finite (as float32). Received NaN or infinity first in "
+                    f"row {row} (id {ids[row]!r}). Remove such items or repair the encoder"
+                )
+        object.__setattr__(self, "embeddings", embeddings)
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(
+            self,
+            "metadata",
+            {name: check_column(name, values, len(ids)) for name, values in dict(self.metadata).items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.embeddings.shape[1]
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes `embeddings.npy` and `items.json` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "embeddings.npy", self.embeddings)
+        columns = {
+            name: {"dtype": "str" if values.dtype == object else values.dtype.name, "values": values.tolist()}
+            for name, values in self.metadata.items()
+        }
+        with open(folder / "items.json", "w", encoding="utf-8") as file:
+            json.dump({"ids": self.ids, "metadata": columns}, file, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def open(cls, folder: pathlib.Path) -> "Gallery":
+        """Reads what `save` wrote; the embeddings stay on disk until used."""
+        ids, metadata = read_items(folder)
+        gallery = object.__new__(cls)
+        object.__setattr__(gallery, "embeddings", np.load(folder / "embeddings.npy", mmap_mode="r"))
+        object.__setattr__(gallery, "ids", ids)
+        object.__setattr__(gallery, "metadata", metadata)
+        return gallery
+
+    @classmethod
+    def from_npz(cls, path: str | pathlib.Path) -> "Gallery":
+        """Reads `embeddings` `(n, d)`, `ids` `(n,)` and any further `(n,)` arrays as metadata columns.
+
+        A run's `test_embeddings.npz` is read too: its `labels` and `class_names` become the column `label`.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        for name in ("embeddings", "ids"):
+            if name not in arrays:
+                raise ValueError(f"{path}: an array `{name}` is missing. Received: {', '.join(arrays) or 'none'}")
+        embeddings = arrays.pop("embeddings")
+        ids = [str(name) for name in arrays.pop("ids").tolist()]
+        if "class_names" in arrays and "labels" in arrays and "label" not in arrays:
+            arrays["label"] = arrays.pop("class_names")[arrays.pop("labels")]
+        return cls(embeddings, tuple(ids), arrays)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Gallery":
+        """The given rows."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return Gallery(
+            self.embeddings[rows],
+            tuple(self.ids[row] for row in rows),
+            {name: values[rows] for name, values in self.metadata.items()},
+        )
+
+
+def check_ids(ids: Any, count: int) -> tuple[str, ...]:
+    """`ids` as a tuple, if they are `count` unique non-empty strings."""
+    ids = tuple(ids)
+    if len(ids) != count:
+        raise ValueError(f"Embeddings and ids must be equally many. Received: {count} embeddings, {len(ids)} ids")
+    seen: set[str] = set()
+    for name in ids:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"Ids must be non-empty strings. Received: {name!r}")
+        if name in seen:
+            raise ValueError(f"Ids must be unique. Received twice: {name!r}")
+        seen.add(name)
+    return tuple(str(name) for name in ids)
+
+
+def check_column(name: str, values: Any, count: int) -> np.ndarray:
+    """A metadata column as `(count,)` strings (dtype object), int64, bool or float64."""
+    if not name or not name.isidentifier() or name in RESERVED or name.endswith("_bytes"):
+        raise ValueError(
+            f"A metadata column needs a name of letters, digits and underscores that is none of {', '.join(RESERVED)} "
+            f"and does not end in _bytes. Received: {name!r}"
+        )
+    column = np.asarray(values)
+    if column.shape != (count,):
+        raise ValueError(f"Metadata column {name!r} must have shape ({count},). Received: {column.shape}")
+    if column.dtype.kind in "UO":
+        texts = column.tolist()
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise ValueError(f"Metadata column {name!r} mixes strings with other values. Received: {wrong!r}")
+        column = np.empty(count, dtype=object)
+        column[:] = texts
+        return column
+    if column.dtype.kind == "b":
+        return column
+    if column.dtype.kind in "iu":
+        return column.astype(np.int64)
+    if column.dtype.kind == "f":
+        if not np.isfinite(column).all():
+            raise ValueError(
+                f"Metadata column {name!r} must be finite: JSON has no NaN. Leave the column out or fill it"
+            )
+        return column.astype(np.float64)
+    raise ValueError(
+        f"Metadata column {name!r} must hold strings, integers, booleans or floats. Received: dtype {column.dtype}"
+    )
+
+
+def read_items(folder: pathlib.Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Ids and metadata columns that `Gallery.save` wrote."""
+    with open(folder / "items.json", encoding="utf-8") as file:
+        items: Mapping[str, Any] = json.load(file)
+    metadata = {}
+    for name, column in items["metadata"].items():
+        values: np.ndarray = np.empty(
+            len(column["values"]), dtype=object if column["dtype"] == "str" else column["dtype"]
+        )
+        values[:] = column["values"]
+        metadata[name] = values
+    return tuple(items["ids"]), metadata

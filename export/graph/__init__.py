@@ -1,0 +1,1 @@
+"""The TensorFlow side of an exported model: what is traced into the SavedModel."""

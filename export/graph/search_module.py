@@ -1,0 +1,149 @@
+"""Preprocessing, encoder, index and gallery in one graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from export.gallery import RESERVED, Gallery
+from export.graph.exact_searcher import ExactSearcher
+from export.graph.scann_searcher import ScannSearcher
+
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+
+class SearchModule(tf.Module):
+    """The tf.Module that is saved: signatures from images or embeddings to gallery items.
+
+    Signatures (each search also takes `k`, int32, a scalar or one value per row of which the largest counts):
+        `search_bytes` and `serving_default`: `image_bytes` `(n,)` encoded images;
+        `search_images`: `images` `(n, height, width, channels)` uint8, channels 1 or 3;
+        `search_embeddings`: `embeddings` `(n, d)` float32;
+        `embed_bytes`, `embed_images`: the same images to `embeddings` `(n, d)`.
+    Without an encoder, `search_embeddings` is the only one and the default.
+    A search returns `ids`, `scores`, `indices` and the metadata columns, each `(n, min(k, size))`, nearest first.
+
+    Args:
+        searcher: How rows are found.
+        gallery: Ids and metadata of the rows.
+        metric: One of `export.index_settings.METRICS`.
+        encoder: keras.Model from `(n, size, size, channels)` float32 to `(n, d)`, or None.
+        preprocessing: From a uint8 image `(height, width, channels)` to an encoder input.
+        default_k: Neighbours returned where a request names none.
+    """
+
+    def __init__(
+        self,
+        searcher: ExactSearcher | ScannSearcher,
+        gallery: Gallery,
+        metric: str,
+        encoder: Any = None,
+        preprocessing: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        default_k: int = 10,
+    ) -> None:
+        super().__init__(name="search_module")
+        self.searcher = searcher
+        self.encoder = encoder
+        self._preprocessing = preprocessing
+        self._metric = metric
+        self._size = len(gallery)
+        self._dim = gallery.dim
+        self._default_k = default_k
+        self.ids = _column(np.array(gallery.ids, dtype=object), "ids")
+        self.columns = {name: _column(values, name) for name, values in gallery.metadata.items()}
+
+    def signatures(self) -> dict[str, Any]:
+        """The functions to save, by signature name."""
+        k = tf.TensorSpec(None, tf.int32, "k")
+        # Only a tensor as Python default reaches the signature's default inputs, which TensorFlow Serving honours.
+        default = tf.constant(self._default_k, tf.int32)
+        vectors = tf.TensorSpec((None, self._dim), tf.float32, "embeddings")
+
+        def search_embeddings(embeddings: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+            return self.search(embeddings, k)
+
+        signatures = {"search_embeddings": tf.function(search_embeddings, input_signature=(vectors, k))}
+        if self.encoder is None:
+            signatures[DEFAULT_SIGNATURE] = signatures["search_embeddings"]
+            return signatures
+        encoded = tf.TensorSpec((None,), tf.string, "image_bytes")
+        pixels = tf.TensorSpec((None, None, None, None), tf.uint8, "images")
+
+        def search_bytes(image_bytes: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+            return self.search(self.embed_bytes(image_bytes), k)
+
+        def search_images(images: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+            return self.search(self.embed_images(images), k)
+
+        def embed_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"embeddings": self.embed_bytes(image_bytes)}
+
+        def embed_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"embeddings": self.embed_images(images)}
+
+        signatures["search_bytes"] = tf.function(search_bytes, input_signature=(encoded, k))
+        signatures["search_images"] = tf.function(search_images, input_signature=(pixels, k))
+        signatures["embed_bytes"] = tf.function(embed_bytes, input_signature=(encoded,))
+        signatures["embed_images"] = tf.function(embed_images, input_signature=(pixels,))
+        signatures[DEFAULT_SIGNATURE] = signatures["search_bytes"]
+        return signatures
+
+    def embed_bytes(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """Embeds encoded images `(n,)`: JPEG, PNG, GIF (first frame), BMP or WebP -> `(n, d)` float32."""
+
+        def prepare(content: tf.Tensor) -> tf.Tensor:
+            image = tf.io.decode_image(content, channels=3, expand_animations=False)
+            return self._prepare(tf.ensure_shape(image, (None, None, 3)))
+
+        return self._encode(self._map(prepare, image_bytes))
+
+    def embed_images(self, images: tf.Tensor) -> tf.Tensor:
+        """Embeds images `(n, height, width, channels)` uint8 -> `(n, d)` float32."""
+        shape = tf.shape(images)
+        tf.debugging.assert_positive(shape[1:3], message="`images` must have a height and a width")
+        tf.debugging.Assert(
+            tf.reduce_any(tf.equal(shape[3], (1, 3))), ["`images` must have 1 or 3 channels. Received:", shape]
+        )
+        return self._encode(self._map(self._prepare, images))
+
+    def search(self, embeddings: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Finds gallery items for `(n, d)` float32 embeddings; every output has shape `(n, min(k, size))`."""
+        k = tf.reduce_max(k)
+        tf.debugging.assert_positive(k, message="`k` must be positive")
+        embeddings = tf.debugging.check_numerics(embeddings, "Query embeddings must be finite")
+        if self._metric == "cosine":
+            # In two steps, so that the squares of tiny or huge values neither vanish nor overflow.
+            largest = tf.reduce_max(tf.abs(embeddings), axis=1, keepdims=True)
+            embeddings = tf.math.l2_normalize(tf.math.divide_no_nan(embeddings, largest), axis=1)
+        k = tf.minimum(k, self._size)
+        if self._size == 0:
+            empty = tf.zeros((tf.shape(embeddings)[0], 0))
+            indices, scores = tf.cast(empty, tf.int32), empty
+        else:
+            indices, scores = tf.cond(
+                tf.shape(embeddings)[0] > 0,
+                lambda: self.searcher(embeddings, k),
+                lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),
+            )
+        outputs = {"ids": tf.gather(self.ids, indices), "scores": scores, "indices": indices}
+        assert not set(outputs) - set(RESERVED)
+        return outputs | {name: tf.gather(values, indices) for name, values in self.columns.items()}
+
+    def _prepare(self, image: tf.Tensor) -> tf.Tensor:
+        assert self._preprocessing is not None
+        return self._preprocessing(image)
+
+    def _map(self, function: Callable[[tf.Tensor], tf.Tensor], elements: tf.Tensor) -> tf.Tensor:
+        spec = tf.TensorSpec(self.encoder.input_shape[1:], tf.float32)
+        return tf.map_fn(function, elements, fn_output_signature=spec)
+
+    def _encode(self, images: tf.Tensor) -> tf.Tensor:
+        embeddings = tf.cast(self.encoder(images, training=False), tf.float32)
+        embeddings = tf.ensure_shape(embeddings, (None, self._dim))
+        return tf.debugging.check_numerics(embeddings, "The encoder's embeddings of these images are not finite")
+
+
+def _column(values: np.ndarray, name: str) -> tf.Variable:
+    dtype = tf.string if values.dtype == object else tf.as_dtype(values.dtype)
+    return tf.Variable(tf.constant(values.tolist(), dtype, shape=values.shape), trainable=False, name=name)

@@ -1,0 +1,74 @@
+"""manifest.json: what a version is, where it came from and the checksum of every file."""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any
+
+FORMAT = 1
+NAME = "manifest.json"
+LIBRARIES = ("tensorflow", "keras", "scann", "numpy")
+
+
+def write(folder: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes the manifest, adding format, library versions and the files with sha256 and size."""
+    manifest = {"format": FORMAT, **content, "libraries": library_versions(), "files": checksums(folder)}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a version directory."""
+    path = folder / NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ValueError(f"{path}: this release reads manifests of format {FORMAT}. Received: format {found}")
+    return manifest
+
+
+def verify(folder: pathlib.Path, manifest: dict[str, Any], checksum: bool) -> None:
+    """Compares the files of a version with its manifest: size always, sha256 if `checksum`.
+
+    Raises:
+        ValueError: A file is missing or differs.
+    """
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{folder}: the file {name} is missing. Copy the version again, or build it anew")
+        if path.stat().st_size != entry["bytes"] or (checksum and sha256(path) != entry["sha256"]):
+            raise ValueError(
+                f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it"
+            )
+
+
+def checksums(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """`{relative path: {"sha256", "bytes"}}` of every file but the manifest."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / NAME
+    }
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries a model depends on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

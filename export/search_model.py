@@ -1,0 +1,209 @@
+"""An exported model in a Python process."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from export import manifest, scann_ops, versions
+from export.build import BRUTE_FORCE, GALLERY
+from export.gallery import Gallery
+from export.search_result import SearchResult
+
+# Images in one call of the graph; more are split, so that memory stays bounded.
+BATCH_IMAGES = 64
+BATCH_QUERIES = 1024
+
+
+def load(path: str | pathlib.Path, *, brute_force: bool = False, verify: bool = False) -> "SearchModel":
+    """Loads an exported model; registers ScaNN's ops itself where the model needs them.
+
+    Args:
+        path: A version directory, or a model directory, which means its newest version.
+        brute_force: True loads the exact twin, which needs no scann.
+        verify: True compares every file's sha256 with the manifest first, False only its size.
+
+    Raises:
+        FileNotFoundError: `path` is no exported model.
+        ValueError: The manifest is unreadable or a file does not fit it.
+        RuntimeError: scann is missing or does not fit the installed TensorFlow.
+    """
+    folder = versions.resolve(path)
+    content = manifest.read(folder)
+    manifest.verify(folder, content, checksum=verify)
+    if content["index"]["needs_scann"] and not brute_force:
+        scann_ops.register()
+    import tensorflow as tf
+
+    return SearchModel(folder, content, tf.saved_model.load(str(folder / BRUTE_FORCE if brute_force else folder)))
+
+
+class SearchModel:
+    """Searches the gallery of an exported model. Made by `export.load`.
+
+    Args:
+        folder: The version directory.
+        content: Its manifest.
+        module: The loaded SavedModel.
+    """
+
+    def __init__(self, folder: pathlib.Path, content: dict[str, Any], module: Any) -> None:
+        self.folder = folder
+        self.manifest = content
+        # Signatures hold the module's resources only while it is alive.
+        self._module = module
+        self.signatures = dict(module.signatures)
+        self._gallery: Gallery | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name, that of its directory when built."""
+        return self.manifest["name"]
+
+    @property
+    def version(self) -> int:
+        """The version number."""
+        return self.manifest["version"]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.manifest["embedding_dim"]
+
+    @property
+    def default_k(self) -> int:
+        """Neighbours returned where a search names no `k`."""
+        return self.manifest["default_k"]
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether images can be searched, or embeddings only."""
+        return self.manifest["preprocessing"] is not None
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery's embeddings (read from disk when used), ids and metadata."""
+        if self._gallery is None:
+            self._gallery = Gallery.open(self.folder / GALLERY)
+        return self._gallery
+
+    def __len__(self) -> int:
+        return self.manifest["gallery"]["size"]
+
+    def embed(self, images: Any) -> np.ndarray:
+        """Embeds images of any size.
+
+        Args:
+            images: `(n, height, width, channels)` or `(height, width, channels)` uint8, or a sequence of such images of
+                different sizes, or encoded images (`bytes`: JPEG, PNG, GIF, BMP, WebP), one or a sequence.
+
+        Returns:
+            `(n, d)` float32.
+
+        Raises:
+            ValueError: The model has no encoder, or the images are none.
+        """
+        if not self.has_encoder:
+            raise ValueError(f"Model {self.name!r} was built without an encoder: use search_embeddings")
+        import tensorflow as tf
+
+        pieces: list[np.ndarray] = [np.zeros((0, self.embedding_dim), np.float32)]
+        for name, batch in _image_batches(images):
+            inputs = {name: tf.constant(batch, tf.string if name == "image_bytes" else tf.uint8)}
+            signature = "embed_bytes" if name == "image_bytes" else "embed_images"
+            try:
+                pieces.append(self.signatures[signature](**inputs)["embeddings"].numpy())
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"The images cannot be embedded: {first_line(error)}") from error
+        return np.concatenate(pieces)
+
+    def search(self, images: Any, k: int | None = None) -> SearchResult:
+        """The `k` gallery items nearest to each image; see `embed` for what an image may be."""
+        return self.search_embeddings(self.embed(images), k)
+
+    def search_embeddings(self, embeddings: Any, k: int | None = None) -> SearchResult:
+        """The gallery items nearest to each embedding.
+
+        Args:
+            embeddings: `(n, d)` or `(d,)` finite floats.
+            k: Neighbours per query, `default_k` by default; at most the gallery's size are returned.
+
+        Raises:
+            ValueError: `k` is not positive, the width differs from the model's or a value is not finite.
+        """
+        import tensorflow as tf
+
+        k = self.default_k if k is None else k
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 < k < 2**31:
+            raise ValueError(f"`k` must be a positive integer. Received: k={k!r}")
+        embeddings = np.asarray(embeddings, np.float32)
+        if embeddings.ndim == 1:
+            embeddings = embeddings[None]
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"`embeddings` must have shape (n, {self.embedding_dim}). Received: shape {embeddings.shape}"
+            )
+        if not np.isfinite(embeddings).all():
+            raise ValueError("`embeddings` must be finite. Received: NaN or infinity")
+        pieces = []
+        for start in range(0, max(1, len(embeddings)), BATCH_QUERIES):
+            outputs = self.signatures["search_embeddings"](
+                embeddings=tf.constant(embeddings[start : start + BATCH_QUERIES]), k=tf.constant(int(k), tf.int32)
+            )
+            pieces.append({name: value.numpy() for name, value in outputs.items()})
+        return result_of({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+
+
+def result_of(outputs: dict[str, np.ndarray]) -> SearchResult:
+    """A `SearchResult` of a search signature's outputs; bytes become strings."""
+    values = {name: _decode(value) for name, value in outputs.items()}
+    return SearchResult(values.pop("ids"), values.pop("scores"), values.pop("indices"), values)
+
+
+def first_line(error: Exception) -> str:
+    """The part of a TensorFlow error that says what is wrong, without the graph's node names."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Graph execution error", "Detected at node"))]
+    texts = [line for line in lines if not line.startswith(("<stack", "[[", "File ", "(0)", "(1)"))]
+    return (texts or lines or ["unknown error"])[0].split(" [Op:")[0].split("\t [[")[0]
+
+
+def _decode(values: np.ndarray) -> np.ndarray:
+    if values.dtype != object:
+        return values
+    texts = np.empty(values.shape, dtype=object)
+    flat = texts.reshape(-1)
+    for position, value in enumerate(values.reshape(-1)):
+        flat[position] = value.decode("utf-8", "replace")
+    return texts
+
+
+def _image_batches(images: Any) -> "list[tuple[str, Any]]":
+    """`(input name, batch)` pairs, images of equal kind and size that follow each other together."""
+    if isinstance(images, bytes):
+        images = [images]
+    if not isinstance(images, Sequence):
+        images = np.asarray(images)
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4:
+            raise ValueError(f"`images` must have shape (n, height, width, channels). Received: shape {images.shape}")
+    batches: list[tuple[str, list[Any]]] = []
+    shape: tuple[int, ...] | None = None
+    for image in images:
+        if isinstance(image, bytes):
+            name, this_shape = "image_bytes", None
+        else:
+            image = np.asarray(image)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+                raise ValueError(
+                    "An image must be uint8 of shape (height, width, 1 or 3), or encoded bytes. "
+                    f"Received: {image.dtype} of shape {image.shape}"
+                )
+            name, this_shape = "images", image.shape
+        if not batches or batches[-1][0] != name or shape != this_shape or len(batches[-1][1]) == BATCH_IMAGES:
+            batches.append((name, []))
+        shape = this_shape
+        batches[-1][1].append(image)
+    return [(name, batch if name == "image_bytes" else np.stack(batch)) for name, batch in batches]
