@@ -81,6 +81,9 @@ class EmbeddingLoss(keras.layers.Layer):
     needs_similarity: bool = False
     """Whether the loss has to be given a `similarity` layer."""
 
+    uses_keys: bool = True
+    """Whether embeddings are compared with one another (or keys), rather than with proxies."""
+
     normalized_inputs: bool | None = True
     """Whether the method expects L2-normalised embeddings; None where either will do."""
 
@@ -107,14 +110,37 @@ class EmbeddingLoss(keras.layers.Layer):
         """Create the loss's weights; called once, with the embedding width."""
 
     def check_labels(self, labels: Any) -> None:
-        """Raise if the loss can learn nothing from batches with these labels, or would go wrong on them.
+        """Raise if the loss can learn nothing from a batch with these labels, or would go wrong on it.
 
-        For concrete labels, outside a graph: inside one, a loss does not look at values (see each loss for what it
-        does instead).
+        For concrete labels, such as the first batch's; traced ones pass. Inside a graph the loss does not look at
+        values: a batch without a valid tuple gives loss 0 and gradient 0 there.
 
         Args:
-            labels: `(n,)` or `(n, 1)` integers, one batch's.
+            labels: `(n,)` or `(n, 1)` integers, the labels of one batch.
+
+        Raises:
+            ValueError: for a loss of pairs, if all labels differ or all are the same; for a loss with a weight for
+                each class, if a label has none.
         """
+        if self.uses_keys:
+            self._check_pairs(labels)
+
+    def _check_pairs(self, labels: Any, need_negatives: bool = True) -> None:
+        values = concrete(labels)
+        if values is None or values.size == 0:
+            return
+        classes = len(np.unique(values))
+        if classes == values.size:
+            raise ValueError(
+                f"{type(self).__name__} needs batches with at least two samples of a class, or there are no positive "
+                f"pairs. Received: {values.size} samples of {classes} classes. Draw several samples of each class, "
+                "for example with keras_dml.data's P x K batches."
+            )
+        if need_negatives and classes == 1:
+            raise ValueError(
+                f"{type(self).__name__} needs batches with at least two classes, or there are no negative pairs. "
+                f"Received: {values.size} samples of 1 class. Shuffle, or draw several classes into each batch."
+            )
 
     def build(self, labels_shape: Any, embeddings_shape: Any) -> None:
         if self.built:

@@ -24,6 +24,7 @@ class FunctionLoss(EmbeddingLoss):
     """
 
     normalized_inputs = None
+    uses_keys = False
 
     def __init__(self, function: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,0 +1,65 @@
+"""Arithmetic shared by the losses; every function has a finite gradient wherever its inputs are finite."""
+
+from typing import Any
+
+from keras import ops
+
+LOWEST = -1e30
+"""Stands in for minus infinity where infinities would turn into NaN in a gradient."""
+
+
+def safe_sqrt(values: Any) -> Any:
+    """Square root with gradient 0 at 0, in place of an infinite one."""
+    positive = values > 0
+    return ops.where(positive, ops.sqrt(ops.where(positive, values, 1.0)), 0.0)
+
+
+def row_distances(x: Any, y: Any) -> Any:
+    """`(n,)` Euclidean distances of the rows of `x` and `y`, `(n, d)` each."""
+    return safe_sqrt(ops.sum(ops.square(x - y), axis=1))
+
+
+def squared_distances(x: Any, y: Any) -> Any:
+    """`(n, m)` squared Euclidean distances of the rows of `x` `(n, d)` and `y` `(m, d)`, not negative."""
+    products = ops.matmul(x, ops.transpose(y))
+    squares = ops.sum(ops.square(x), axis=1)[:, None] + ops.sum(ops.square(y), axis=1)[None, :]
+    return ops.maximum(squares - 2.0 * products, 0.0)
+
+
+def similarities(x: Any, y: Any) -> Any:
+    """`(n, m)` inner products of the rows of `x` `(n, d)` and `y` `(m, d)`."""
+    return ops.matmul(x, ops.transpose(y))
+
+
+def masked_logsumexp(values: Any, mask: Any, axis: int = 1) -> Any:
+    """`log(sum(exp(values)))` over the entries in `mask`; `LOWEST` where there is none."""
+    masked = ops.where(mask, values, LOWEST)
+    greatest = ops.stop_gradient(ops.max(masked, axis=axis, keepdims=True))
+    # Masked entries give exp(LOWEST - greatest) = 0, except in rows where all are masked.
+    total = ops.sum(ops.where(mask, ops.exp(masked - greatest), 0.0), axis=axis)
+    some = total > 0
+    return ops.where(some, ops.log(ops.where(some, total, 1.0)) + ops.squeeze(greatest, axis=axis), LOWEST)
+
+
+def masked_mean(values: Any, mask: Any) -> Any:
+    """Mean of a vector over the entries in `mask`; 0 where there is none."""
+    return ops.sum(ops.where(mask, values, 0.0)) / ops.maximum(ops.sum(ops.cast(mask, values.dtype)), 1.0)
+
+
+def l2_normalize(x: Any) -> Any:
+    """Rows of `x` `(n, d)` scaled to unit length, whatever their length; a row of zeros stays zero."""
+    greatest = ops.stop_gradient(ops.max(ops.abs(x), axis=1, keepdims=True))
+    # Squares of very long or very short rows would overflow or vanish.
+    x = x / ops.where(greatest > 0, greatest, 1.0)
+    squares = ops.sum(ops.square(x), axis=1, keepdims=True)
+    return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
+
+
+def row_norms(x: Any) -> Any:
+    """`(n,)` Euclidean lengths of the rows of `x` `(n, d)`."""
+    return safe_sqrt(ops.sum(ops.square(x), axis=1))
+
+
+def count_rows(rows: Any, mask: Any, count: Any) -> Any:
+    """`(count,)` float32: how often each row number occurs in `rows` `(n,)` where `mask` holds."""
+    return ops.segment_sum(ops.cast(mask, "float32"), rows, num_segments=count)

@@ -1,0 +1,49 @@
+"""Generalised lifted structure loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dml.losses.embedding_batch import EmbeddingBatch
+from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.functional import masked_logsumexp, masked_mean, row_norms, safe_sqrt, squared_distances
+
+
+@keras.saving.register_keras_serializable(package="keras_dml")
+class GeneralizedLiftedStructureLoss(EmbeddingLoss):
+    """Weighs all positives against all negatives of each anchor, on unnormalised embeddings.
+
+    `mean relu(logsumexp_p D_ap + logsumexp_n (margin - D_an)) + norm_weight * mean |x|`, over anchors with a positive
+    and a negative; both means are 0 where there is none. Build the encoder with unnormalised output, and DAS with
+    `normalize=False`.
+
+    The usage vector counts, for each key, the anchors with a positive term that have it as positive or negative.
+
+    Args:
+        margin: distance beyond which negatives weigh little.
+        norm_weight: weight of the mean length of the embeddings.
+
+    Reference: Hermans et al., arXiv 1703.07737, equation 9; constants of the DAS code.
+    """
+
+    normalized_inputs = False
+
+    def __init__(self, margin: float = 1.0, norm_weight: float = 0.005, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.margin = margin
+        self.norm_weight = norm_weight
+
+    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+        distances = safe_sqrt(squared_distances(batch.embeddings, batch.keys))
+        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
+        pull = masked_logsumexp(distances, batch.positives)
+        push = masked_logsumexp(self.margin - distances, batch.negatives)
+        terms = ops.relu(ops.where(valid, pull + push, 0.0))
+        norm = ops.where(ops.any(valid), ops.mean(row_norms(batch.embeddings)), 0.0)
+        pairs = ops.logical_and(ops.logical_or(batch.positives, batch.negatives), (terms > 0)[:, None])
+        usage = ops.sum(ops.cast(pairs, "float32"), axis=0)
+        return masked_mean(terms, valid) + self.norm_weight * norm, usage
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "margin": self.margin, "norm_weight": self.norm_weight}

@@ -1,0 +1,66 @@
+"""N-pair loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dml.losses.embedding_batch import EmbeddingBatch
+from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.functional import count_rows, masked_logsumexp, masked_mean, row_norms, similarities
+from keras_dml.mining.sampler import draw
+
+
+@keras.saving.register_keras_serializable(package="keras_dml")
+class NPairLoss(EmbeddingLoss):
+    """Tells one positive from all negatives by inner products of unnormalised embeddings.
+
+    With embeddings x divided by `divisor`, one uniform positive p for each anchor a, and all its negatives n:
+    `mean log(1 + sum_n exp(a.n - a.p)) + norm_weight * mean |x|`, both means 0 where no anchor has a positive and a
+    negative. Build the encoder with unnormalised output, and DAS with `normalize=False`.
+
+    The usage vector counts drawn positives and, for each anchor with a positive, its negatives.
+
+    Args:
+        norm_weight: weight of the mean length of the divided embeddings.
+        divisor: what embeddings are divided by first, lest the exponentials start out too large.
+        seed: an integer for draws that repeat, or None.
+
+    Reference: Sohn, NIPS 2016, equations 6 and 8; constants of the DAS code, which averages the length where the
+    paper averages its square.
+    """
+
+    normalized_inputs = False
+
+    def __init__(
+        self, norm_weight: float = 0.005, divisor: float = 4.0, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if divisor <= 0:
+            raise ValueError(f"`divisor` must be positive. Received: divisor={divisor}")
+        self.norm_weight = norm_weight
+        self.divisor = divisor
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+        embeddings, keys = batch.embeddings / self.divisor, batch.keys / self.divisor
+        products = similarities(embeddings, keys)
+        uniform = keras.random.uniform((ops.shape(products)[0], 2), seed=self.seed_generator)
+        positive = draw(ops.cast(batch.positives, "float32"), uniform)
+        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
+        positive_product = ops.squeeze(ops.take_along_axis(products, positive[:, None], axis=1), axis=1)
+        against = masked_logsumexp(products, batch.negatives) - positive_product
+        loss = masked_mean(ops.softplus(ops.where(valid, against, 0.0)), valid)
+        norm = ops.where(ops.any(valid), ops.mean(row_norms(embeddings)), 0.0)
+        usage = count_rows(positive, valid, ops.shape(keys)[0])
+        usage = usage + ops.sum(ops.cast(ops.logical_and(batch.negatives, valid[:, None]), "float32"), axis=0)
+        return loss + self.norm_weight * norm, usage
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "norm_weight": self.norm_weight,
+            "divisor": self.divisor,
+            "seed": self.seed,
+        }

@@ -1,0 +1,70 @@
+"""The base class of losses against one learned proxy for each class."""
+
+from typing import Any
+
+import keras
+
+from keras_dml.losses.class_range import check_class_range, nan_outside
+from keras_dml.losses.embedding_batch import EmbeddingBatch
+from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.functional import l2_normalize, similarities
+
+
+class ProxyLoss(EmbeddingLoss):
+    """Base of losses that compare embeddings with one learned proxy for each class.
+
+    Proxies are float32 weights `(num_classes, d)`. Embeddings and proxies are normalised on entry. A subclass
+    overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there is no usage vector.
+
+    Labels outside `[0, num_classes)` raise in eager mode; in a graph the loss becomes NaN and every gradient 0.
+
+    Args:
+        num_classes: number of training classes.
+        parameter_learning_rate: learning rate of the proxies.
+        seed: an integer for proxies that start the same in each run, or None.
+    """
+
+    normalized_inputs = None
+    uses_keys = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        parameter_learning_rate: float | None = 1e-2,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(parameter_learning_rate=parameter_learning_rate, **kwargs)
+        if num_classes < 1:
+            raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
+        self.num_classes = num_classes
+        self.seed = seed
+
+    def add_weights(self, embedding_dim: int) -> None:
+        # Only the direction of a proxy counts; of normal components, it is uniform. The length sets how far a
+        # gradient step turns it: the scale is that of Proxy-Anchor's code.
+        self.proxies = self.add_weight(
+            name="proxies",
+            shape=(self.num_classes, embedding_dim),
+            initializer=keras.initializers.RandomNormal(stddev=(2.0 / self.num_classes) ** 0.5, seed=self.seed),
+            dtype="float32",
+        )
+
+    def check_labels(self, labels: Any) -> None:
+        check_class_range(labels, self.num_classes, type(self).__name__)
+
+    def proxy_loss(self, cosines: Any, labels: Any) -> Any:
+        """The loss from cosines `(n, num_classes)` and labels `(n,)`, which may be out of range.
+
+        Returns:
+            A scalar; what it is for labels out of range does not matter, as long as the program survives it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override `proxy_loss`.")
+
+    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+        cosines = similarities(l2_normalize(batch.embeddings), l2_normalize(self.proxies))
+        loss = self.proxy_loss(cosines, batch.labels)
+        return nan_outside(loss, batch.labels, self.num_classes, type(self).__name__), None
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_classes": self.num_classes, "seed": self.seed}

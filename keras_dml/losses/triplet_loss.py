@@ -1,0 +1,40 @@
+"""Triplet loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dml.losses.functional import masked_mean
+from keras_dml.losses.tuple_loss import TupleLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_dml")
+class TripletLoss(TupleLoss):
+    """Keeps each positive nearer than the negative by a margin.
+
+    `mean relu(D_ap^2 - D_an^2 + margin)` over the sampled triplets, with D the Euclidean distance.
+
+    Args:
+        margin: by how much the squared distances have to differ.
+        sampler: a name `keras_dml.mining.get` knows, or a `Sampler`.
+
+    Reference: FaceNet, Schroff et al., CVPR 2015, equation 3; margin of the DAS code.
+
+    Example:
+        >>> TripletLoss(sampler="semi_hard")
+    """
+
+    def __init__(self, margin: float = 0.2, sampler: Any = "distance_weighted", **kwargs: Any) -> None:
+        super().__init__(sampler=sampler, **kwargs)
+        if margin < 0:
+            raise ValueError(f"`margin` must not be negative. Received: margin={margin}")
+        self.margin = margin
+
+    def triplet_loss(self, anchors: Any, positives: Any, negatives: Any, labels: Any, valid: Any) -> Any:
+        positive = ops.sum(ops.square(anchors - positives), axis=1)
+        negative = ops.sum(ops.square(anchors - negatives), axis=1)
+        return masked_mean(ops.relu(positive - negative + self.margin), valid)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "margin": self.margin}
