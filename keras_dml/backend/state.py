@@ -1,10 +1,10 @@
 """Read and change a few rows of a large Keras variable without touching the rest.
 
-`keras.ops.scatter_update` followed by `assign` copies the whole variable, and on TensorFlow any dense read of a variable
-that was scattered to copies it too. With a bank of 232 MB (11,318 classes, 10 rows of 512 floats) either costs more than
-the rest of the training step. On TensorFlow the functions below therefore use the resource operations, whose cost is
-that of the rows named. On other backends, and wherever the variable stands for a plain tensor (stateless calls), they
-fall back to `scatter` + `assign`; a compiled step of those backends can reuse the buffer.
+`keras.ops.scatter_update` followed by `assign` copies the whole variable, and on TensorFlow any dense read of a
+variable that was scattered to copies it too. With a bank of 232 MB (11,318 classes, 10 rows of 512 floats) either costs
+more than the rest of the training step. On TensorFlow the functions below therefore use the resource operations, whose
+cost is that of the rows named. On other backends, and wherever the variable stands for a plain tensor (stateless
+calls), they fall back to `scatter` + `assign`; a compiled step of those backends can reuse the buffer.
 
 `indices` are int32 `(n, r)`, the first `r` coordinates of each row. They must lie within the variable: elsewhere XLA
 ignores them and TensorFlow raises.

@@ -112,7 +112,9 @@ class DASAugmentation(keras.layers.Layer):
         self.seed = None if seed is None else _whole("seed", seed, 0)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, embeddings_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None = None) -> None:
+    def build(
+        self, embeddings_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None = None
+    ) -> None:
         """Creates the state for embeddings of shape `(B, d)`; all of it non-trainable."""
         self._check_shapes(embeddings_shape, labels_shape)
         dim = embeddings_shape[1]
@@ -123,8 +125,8 @@ class DASAugmentation(keras.layers.Layer):
             )
         if self.top_k > dim:
             raise ValueError(
-                f"`top_k` must be at most the embedding width. Received: top_k={self.top_k}, embeddings of width {dim}. "
-                "Lower `top_k` or widen the encoder's output."
+                f"`top_k` must be at most the embedding width. Received: top_k={self.top_k}, embeddings of width "
+                f"{dim}. Lower `top_k` or widen the encoder's output."
             )
         _refuse_replicas()
 
@@ -203,8 +205,8 @@ class DASAugmentation(keras.layers.Layer):
         pushed = ops.minimum(ops.sum(of_class, axis=1), self.bank_size)
         kept = ops.clip(self.bank_size - later, 0, count)
 
-        # List the kept pairs, `kept[i]` of them per anchor: find the anchor of entry m, then its partner. Entries beyond
-        # the last repeat it; with no pair at all entry 0 rewrites what some slot holds (an index outside would raise).
+        # List the kept pairs, `kept[i]` of them per anchor: find the anchor of an entry, then its partner. Entries
+        # beyond the last repeat it; with no pair at all they rewrite what some slot holds (an index outside raises).
         ends = ops.cumsum(kept)
         total = ends[-1]
         entry = ops.minimum(ops.arange(self._most_kept(size), dtype="int32"), ops.maximum(total - 1, 0))
@@ -228,7 +230,9 @@ class DASAugmentation(keras.layers.Layer):
         first = ops.cast(ops.logical_and(valid, ops.equal(_first(peers), rows)), "int32")
         new_fill = ops.minimum(fill + pushed, self.bank_size)
         state.scatter_add(self.bank_fill, classes[:, None], first * (new_fill - fill))
-        state.scatter_add(self.bank_cursor, classes[:, None], first * (ops.mod(cursor + pushed, self.bank_size) - cursor))
+        state.scatter_add(
+            self.bank_cursor, classes[:, None], first * (ops.mod(cursor + pushed, self.bank_size) - cursor)
+        )
         return new_fill
 
     def _first_twin(self, values: Any, peers: Any, rows: Any) -> Any:
@@ -316,8 +320,8 @@ class DASAugmentation(keras.layers.Layer):
         found = []
         if labels:
             found.append(
-                f"{labels} rows with a label outside [0, num_classes={self.num_classes}) (renumber the training classes "
-                "from 0 without gaps, or raise `num_classes`)"
+                f"{labels} rows with a label outside [0, num_classes={self.num_classes}) (renumber the training "
+                "classes from 0 without gaps, or raise `num_classes`)"
             )
         if embeddings:
             found.append(
@@ -325,9 +329,18 @@ class DASAugmentation(keras.layers.Layer):
                 "the input images hold such values)"
             )
         raise ValueError(
-            f"{self.name} received {' and '.join(found)}. These rows did not reach the frequency recorder matrix or the "
-            "bank, but they did reach the loss."
+            f"{self.name} received {' and '.join(found)}. These rows did not reach the frequency recorder matrix or "
+            "the bank, but they did reach the loss."
         )
+
+    def save_own_variables(self, store: Any) -> None:
+        # Keras does not save a SeedGenerator's state; without it a resumed run would repeat its first draws.
+        super().save_own_variables(store)
+        store["seed_state"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables({key: store[key] for key in store.keys() if key != "seed_state"})  # noqa: SIM118
+        self.seed_generator.state.assign(np.asarray(store["seed_state"]))
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = super().get_config()
@@ -430,8 +443,8 @@ def _refuse_replicas() -> None:
     replicas = state.num_replicas()
     if replicas > 1:
         raise NotImplementedError(
-            f"DASAugmentation keeps one ordered bank per class and cannot be shared. Received: a tf.distribute strategy "
-            f"with {replicas} replicas. Train on one device."
+            "DASAugmentation keeps one ordered bank per class and cannot be shared. Received: a tf.distribute "
+            f"strategy with {replicas} replicas. Train on one device."
         )
 
 
