@@ -87,45 +87,18 @@ def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", s
     with open(encoder_path, "rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     digest.update(json.dumps(preprocessing.to_config(), sort_keys=True).encode())
+    paths = getattr(split, "paths", None)
     for row, name in enumerate(split.ids):
         digest.update(name.encode() + b"\0")
-        if split.paths is not None:
-            state = os.stat(split.paths[row])
-            digest.update(f"{split.paths[row]}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-    if split.images is not None:
-        digest.update(hashlib.sha256(np.ascontiguousarray(split.images)).digest())
+        # Where the images are files, a changed file is another image.
+        path = paths[row] if paths is not None else None
+        if path is not None:
+            state = os.stat(path)
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    images = getattr(split, "images", None)
+    if isinstance(images, np.ndarray):
+        digest.update(hashlib.sha256(np.ascontiguousarray(images)).digest())
     return digest.hexdigest()[:16]
-
-
-def thumbnails(
-    split: "Split",
-    folder: pathlib.Path,
-    side: int = 128,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Writes small pictures for the search page.
-
-    `thumbnails.bin` holds the files end to end, `thumbnails.npy` the `(n + 1,)` offsets into it. Pictures larger than
-    `side` pixels are shrunk to it and kept as JPEG, smaller ones as PNG.
-    """
-    import tensorflow as tf
-
-    folder.mkdir(parents=True, exist_ok=True)
-    offsets: np.ndarray = np.zeros(len(split) + 1, np.int64)
-    with open(folder / "thumbnails.bin", "wb") as file:
-        for row in range(len(split)):
-            image = split.image(row)
-            largest = max(image.shape[:2])
-            if largest > side:
-                size = [max(1, round(length * side / largest)) for length in image.shape[:2]]
-                image = tf.cast(tf.clip_by_value(tf.image.resize(image, size, antialias=True), 0, 255), tf.uint8)
-                content = tf.io.encode_jpeg(image, quality=85).numpy()
-            else:
-                content = tf.io.encode_png(image).numpy()
-            file.write(content)
-            offsets[row + 1] = offsets[row] + len(content)
-            progress(row + 1, len(split))
-    np.save(folder / "thumbnails.npy", offsets)
 
 
 def remove_cache(cache: pathlib.Path) -> None:

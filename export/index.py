@@ -70,21 +70,39 @@ def normalised(embeddings: np.ndarray, metric: str) -> np.ndarray:
     return embeddings
 
 
-def choose(size: int, dim: int, metric: str = "cosine", int8: bool = False) -> IndexSettings:
-    """Default settings for a gallery of `size` rows of `dim` floats, before calibration."""
+def choose(
+    size: int,
+    dim: int,
+    metric: str = "cosine",
+    int8: bool = False,
+    kind: str | None = None,
+    leaves: int | None = None,
+) -> IndexSettings:
+    """Default settings for a gallery of `size` rows of `dim` floats, before calibration.
+
+    Args:
+        size: Rows.
+        dim: Floats per row.
+        metric: The metric.
+        int8: Whether vectors are kept as 8-bit integers.
+        kind: The kind of index, by the number of floats by default.
+        leaves: Leaves of a tree, three times the root of `size` by default.
+    """
     floats = size * dim
-    if floats <= BRUTE_FORCE_FLOATS or size < HASHING_MIN_SIZE or dim < HASHING_MIN_DIM:
-        return IndexSettings("brute_force", metric, int8=int8)
+    if kind is None:
+        if floats <= BRUTE_FORCE_FLOATS or size < HASHING_MIN_SIZE or dim < HASHING_MIN_DIM:
+            kind = "brute_force"
+        else:
+            kind = "hashing" if floats <= HASHING_FLOATS else "tree"
     threshold = None if metric == "euclidean" else 0.2
-    if floats <= HASHING_FLOATS:
-        return IndexSettings("hashing", metric, reorder=100, anisotropic_threshold=threshold, int8=int8)
-    leaves = int(min(3 * math.sqrt(size), size // 20))
+    if kind != "tree":
+        return IndexSettings(kind, metric, anisotropic_threshold=threshold, int8=int8)
+    leaves = leaves or max(1, int(min(3 * math.sqrt(size), size / 20)))
     return IndexSettings(
-        "tree",
+        kind,
         metric,
         leaves=leaves,
         leaves_to_search=max(1, leaves // 50),
-        reorder=100,
         anisotropic_threshold=threshold,
         int8=int8,
     )

@@ -10,6 +10,7 @@ from export.gallery import RESERVED, Gallery
 from export.graph.exact_searcher import ExactSearcher
 from export.graph.scann_searcher import ScannSearcher
 
+MAX_ASPECT_RATIO = 100
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
@@ -31,6 +32,8 @@ class SearchModule(tf.Module):
         encoder: keras.Model from `(n, size, size, channels)` float32 to `(n, d)`, or None.
         preprocessing: From a uint8 image `(height, width, channels)` to an encoder input.
         default_k: Neighbours returned where a request names none.
+        similarity: PDDMUnit that orders the `shortlist` nearest items anew; scores are then the unit's.
+        shortlist: Items that `similarity` sees per query, at least k of them.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class SearchModule(tf.Module):
         encoder: Any = None,
         preprocessing: Callable[[tf.Tensor], tf.Tensor] | None = None,
         default_k: int = 10,
+        similarity: Any = None,
+        shortlist: int = 0,
     ) -> None:
         super().__init__(name="search_module")
         self.searcher = searcher
@@ -50,6 +55,10 @@ class SearchModule(tf.Module):
         self._size = len(gallery)
         self._dim = gallery.dim
         self._default_k = default_k
+        self.similarity = similarity
+        self._shortlist = shortlist
+        if similarity is not None:
+            self.vectors = tf.Variable(gallery.embeddings, trainable=False, dtype=tf.float32, name="gallery_vectors")
         self.ids = _column(np.array(gallery.ids, dtype=object), "ids")
         self.columns = {name: _column(values, name) for name, values in gallery.metadata.items()}
 
@@ -112,26 +121,46 @@ class SearchModule(tf.Module):
         k = tf.reduce_max(k)
         tf.debugging.assert_positive(k, message="`k` must be positive")
         embeddings = tf.debugging.check_numerics(embeddings, "Query embeddings must be finite")
+        vectors = embeddings
         if self._metric == "cosine":
             # In two steps, so that the squares of tiny or huge values neither vanish nor overflow.
             largest = tf.reduce_max(tf.abs(embeddings), axis=1, keepdims=True)
             embeddings = tf.math.l2_normalize(tf.math.divide_no_nan(embeddings, largest), axis=1)
         k = tf.minimum(k, self._size)
+        wanted = k if self.similarity is None else tf.maximum(k, min(self._shortlist, self._size))
         if self._size == 0:
             empty = tf.zeros((tf.shape(embeddings)[0], 0))
             indices, scores = tf.cast(empty, tf.int32), empty
         else:
             indices, scores = tf.cond(
                 tf.shape(embeddings)[0] > 0,
-                lambda: self.searcher(embeddings, k),
+                lambda: self._find(embeddings, vectors, wanted, k),
                 lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),
             )
         outputs = {"ids": tf.gather(self.ids, indices), "scores": scores, "indices": indices}
         assert not set(outputs) - set(RESERVED)
         return outputs | {name: tf.gather(values, indices) for name, values in self.columns.items()}
 
+    def _find(
+        self, queries: tf.Tensor, vectors: tf.Tensor, wanted: tf.Tensor, k: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        indices, scores = self.searcher(queries, wanted)
+        if self.similarity is None:
+            return indices, scores
+        # The unit was trained on the encoder's own output, so it gets the vectors as they came.
+        scores, positions = self.similarity.rerank(vectors, tf.gather(self.vectors, indices))
+        scores = tf.debugging.check_numerics(scores, "The similarity unit's scores of these queries are not finite")
+        return tf.gather(indices, positions, batch_dims=1)[:, :k], scores[:, :k]
+
     def _prepare(self, image: tf.Tensor) -> tf.Tensor:
         assert self._preprocessing is not None
+        # The short side is resized to a fixed length: a line of pixels would grow into gigabytes.
+        sides = tf.cast(tf.shape(image)[:2], tf.float32)
+        tf.debugging.assert_less_equal(
+            tf.reduce_max(sides),
+            MAX_ASPECT_RATIO * tf.reduce_min(sides),
+            message=f"An image may be at most {MAX_ASPECT_RATIO} times as long as wide",
+        )
         return self._preprocessing(image)
 
     def _map(self, function: Callable[[tf.Tensor], tf.Tensor], elements: tf.Tensor) -> tf.Tensor:

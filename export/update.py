@@ -1,0 +1,238 @@
+"""`python -m export.update MODEL_DIR --add DATA --remove ID`: a new version with items added and removed."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export import manifest, versions
+from export.build import GALLERY, build_model, gallery_of
+from export.embedding import cache_key, embed_split, remove_cache
+from export.gallery import Gallery
+from export.index_settings import IndexSettings
+from export.runs import load_keras, load_similarity
+from export.sources import HELP, open_source
+from export.terminal import Terminal
+from export.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from keras_dml.data import Split
+
+
+def update_model(
+    directory: str | pathlib.Path,
+    add: "Sequence[Gallery | Split]" = (),
+    remove: Sequence[str] = (),
+    *,
+    replace: bool = False,
+    keep: int | None = None,
+    recall: float | None = None,
+    batch_size: int = 64,
+    report: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> pathlib.Path:
+    """Writes the next version of a model, with items removed and then items added at the end.
+
+    Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated anew;
+    settings given by hand stay.
+
+    Args:
+        directory: The model directory; its newest version is the base.
+        add: Galleries of embeddings or splits of images.
+        remove: Ids.
+        replace: True embeds and replaces added items whose id is there already, False leaves those as they are.
+        keep: Older versions are deleted but for the newest `keep`.
+        recall: Recall at 10 to reach; that of the last version by default.
+        batch_size: Images per forward pass while embedding.
+        report: Is told in words what happens.
+        progress: Called with a stage's name, the items done and their total.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        ValueError: An id to remove is unknown, or added items do not fit the gallery's width or columns.
+    """
+    directory = pathlib.Path(directory)
+    base = versions.resolve(directory)
+    if base == directory:
+        raise ValueError(f"`directory` must be a model directory with versions in it. Received a version: {directory}")
+    content = manifest.read(base)
+    manifest.verify(base, content, checksum=False)
+    gallery = Gallery.open(base / GALLERY)
+    position = {name: row for row, name in enumerate(gallery.ids)}
+    unknown = [name for name in remove if name not in position]
+    if unknown:
+        raise ValueError(f"{len(unknown)} ids to remove are not in the gallery, first {unknown[0]!r}")
+
+    encoder = preprocessing = None
+    if content["preprocessing"] is not None:
+        from keras_dml.data import ImagePreprocessing
+
+        encoder = load_keras(base / "encoder.keras")
+        preprocessing = ImagePreprocessing.from_config(content["preprocessing"])
+    dropped = set(remove)
+    parts: list[Gallery] = []
+    pictures: list[tuple[Split | None, np.ndarray]] = []
+    caches = []
+    added: set[str] = set()
+    for data in add:
+        rows = [
+            row
+            for row, name in enumerate(data.ids)
+            if name not in added and (replace or name not in position or name in dropped)
+        ]
+        skipped = len(data.ids) - len(rows)
+        if skipped:
+            report(f"{skipped:,} items are there already and stay as they are (--replace embeds them anew)")
+        if not rows:
+            continue
+        chosen = np.array(rows)
+        if isinstance(data, Gallery):
+            part = data.take(chosen)
+            pictures.append((None, chosen))
+        else:
+            if encoder is None or preprocessing is None:
+                raise ValueError("This model was built without an encoder: add embeddings (.npz), not images")
+            split = data.subset(chosen)
+            cache = directory / f".embedding-{cache_key(base / 'encoder.keras', preprocessing, split)}"
+            caches.append(cache)
+            embeddings = embed_split(
+                encoder,
+                preprocessing,
+                split,
+                cache,
+                batch_size,
+                lambda done, total: progress("embedding", done, total),
+            )
+            part = gallery_of(split, embeddings)
+            pictures.append((split, np.arange(len(split))))
+        _check_fit(gallery, part)
+        parts.append(part)
+        added.update(part.ids)
+
+    kept = np.array([row for row, name in enumerate(gallery.ids) if name not in dropped and name not in added], int)
+    merged = Gallery(
+        np.concatenate([gallery.embeddings[kept], *(part.embeddings for part in parts)]),
+        tuple(gallery.ids[row] for row in kept) + tuple(name for part in parts for name in part.ids),
+        {
+            name: np.concatenate([values[kept], *(part.metadata[name] for part in parts)])
+            for name, values in gallery.metadata.items()
+        },
+    )
+    report(f"{len(gallery):,} items, {len(gallery) - len(kept):,} out, {len(merged) - len(kept):,} in")
+    index = dict(content["index"])
+    chosen_for = index.pop("chosen_for_recall")
+    settings = None
+    if chosen_for is None:
+        settings = IndexSettings.from_config(
+            {name: value for name, value in index.items() if name not in ("build_seconds", "needs_scann")}
+        )
+    old = Thumbnails.open(base / GALLERY)
+
+    def write_pictures(folder: pathlib.Path) -> None:
+        if old is None:
+            return
+        with Thumbnails.create(folder) as append:
+            for row in kept:
+                append(old[row])
+            for split, rows_of in pictures:
+                for row in rows_of:
+                    append(b"" if split is None else Thumbnails.encode(split.image(int(row))))
+
+    reranking: dict[str, Any] | None = content.get("reranking")
+    version = build_model(
+        directory,
+        merged,
+        encoder,
+        preprocessing,
+        settings=settings,
+        metric=index["metric"],
+        recall=recall or chosen_for or 0.95,
+        default_k=content["default_k"],
+        source={**content["source"], "updated_from": content["version"]},
+        keep=keep,
+        similarity=load_similarity(base / "similarity.keras") if reranking else None,
+        shortlist=reranking["shortlist"] if reranking else 100,
+        pictures=write_pictures,
+        report=report,
+        progress=progress,
+    )
+    for cache in caches:
+        remove_cache(cache)
+    return version
+
+
+def _check_fit(gallery: Gallery, part: Gallery) -> None:
+    if part.dim != gallery.dim:
+        raise ValueError(f"Added embeddings must have {gallery.dim} dimensions. Received: {part.dim}")
+    mine = {name: values.dtype for name, values in gallery.metadata.items()}
+    theirs = {name: values.dtype for name, values in part.metadata.items()}
+    if mine != theirs:
+        raise ValueError(
+            "Added items must have the gallery's metadata columns. Expected: "
+            f"{', '.join(f'{name} ({kind})' for name, kind in mine.items()) or 'none'}. Received: "
+            f"{', '.join(f'{name} ({kind})' for name, kind in theirs.items()) or 'none'}"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m export.update",
+        description="Writes the next version of a model with items removed and added. Only new images are embedded. A "
+        "running server picks the version up by itself.",
+        epilog="example: python -m export.update models/shop --add new-photos/ --remove shoe-17.jpg --keep 3",
+    )
+    result.add_argument("model", metavar="MODEL_DIR", help="model directory that export.build wrote")
+    result.add_argument("--add", action="append", default=[], metavar="DATA", help=f"{HELP}; can be given repeatedly")
+    result.add_argument("--remove", nargs="+", default=[], metavar="ID", help="ids to remove")
+    result.add_argument("--remove-file", metavar="FILE", help="text file with ids to remove, one a line")
+    result.add_argument("--replace", action="store_true", help="embed added items anew whose id is there already")
+    result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
+    result.add_argument(
+        "--recall", type=float, metavar="R", help="recall at 10 to reach (default as in the last build)"
+    )
+    result.add_argument("--data-dir", metavar="DIR", help="folder with benchmark data")
+    result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
+    result.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that are no images")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    terminal = Terminal()
+    try:
+        remove = list(arguments.remove)
+        if arguments.remove_file:
+            lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
+            remove += [line for line in lines if line]
+        if not arguments.add and not remove:
+            raise ValueError("Nothing to do: give --add or --remove")
+        version = update_model(
+            arguments.model,
+            [open_source(data, arguments.data_dir, arguments.skip_unreadable) for data in arguments.add],
+            remove,
+            replace=arguments.replace,
+            keep=arguments.keep,
+            recall=arguments.recall,
+            batch_size=arguments.batch_size,
+            report=terminal.report,
+            progress=terminal.progress,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        terminal.report(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        terminal.report("interrupted; the same command goes on from here")
+        return 130
+    print(version)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
