@@ -1,5 +1,12 @@
 """Exact retrieval metrics, clustering metrics and class-disjoint validation of embeddings."""
 
+from keras_dml.evaluation.folds import (
+    ClassFold,
+    CrossValidation,
+    class_folds,
+    concatenate_embeddings,
+    evaluate_folds,
+)
 from keras_dml.evaluation.clustering import Clustering, cluster_metrics
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
@@ -7,12 +14,17 @@ from keras_dml.evaluation.retrieval import evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
 
 __all__ = [
+    "ClassFold",
     "Clustering",
+    "CrossValidation",
     "Geometry",
     "NeighborSearch",
     "RetrievalResult",
+    "class_folds",
     "cluster_metrics",
+    "concatenate_embeddings",
     "embedding_geometry",
+    "evaluate_folds",
     "evaluate_retrieval",
     "nearest_neighbors",
 ]

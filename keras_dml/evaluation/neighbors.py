@@ -1,6 +1,7 @@
 """Exact nearest neighbours in bounded memory."""
 
 import concurrent.futures
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,8 @@ UNIT_ROUNDOFF = 2.0**-24
 CHUNK_ROWS = 32
 # Columns of a score block: a gallery above this is ranked piece by piece, with a running top k.
 BLOCK_COLUMNS = 131072
+# Squared distance of two unit vectors that differ by no more than float64's rounding of their length.
+SAME_DIRECTION = 1e-28
 # Pairs compared in float64 at a time.
 PAIRS = 4096
 
@@ -22,8 +25,8 @@ class NeighborSearch:
 
     Scores come from a float32 matrix product of centred vectors, so that vectors with a large common part lose no
     digits. Candidates whose scores lie closer together than the product's rounding error are compared again in
-    float64, difference by difference: near-duplicates keep their true order, exact ties go to the lower row, and the
-    result depends neither on block sizes nor on threads.
+    float64, difference by difference: near-duplicates keep their true order, ties (squared distances equal to ten
+    digits) go to the lower row, and the result depends neither on block sizes nor on threads.
 
     Args:
         queries: `(n, d)` vectors, any float dtype (taken as float32).
@@ -61,6 +64,9 @@ class NeighborSearch:
             raise ValueError("There is nothing to search: the gallery is empty.")
         self._own_starts, self._own_order, self._own_counts = self._match_ids(ids, gallery_ids, gallery is None)
 
+        # A power of two, so exact: squares of very large or very small vectors would leave float32.
+        largest = max(_largest_magnitude(self.gallery), _largest_magnitude(self.queries))
+        self._unit = 1.0 if metric == "cosine" or largest == 0 else 2.0 ** np.frexp(largest)[1]
         self._gallery_scale = self._scale_of(self.gallery)
         self._query_scale = self._gallery_scale if gallery is None else self._scale_of(self.queries)
         self._center = _mean(self.gallery, self._gallery_scale)
@@ -112,7 +118,7 @@ class NeighborSearch:
         # A score, and per neighbour: value, column and distance, each with room to sort in.
         rows = int(self.memory // (4 * columns + 96 * k))
         rows = max(1, min(rows, 1024, self.num_queries))
-        buffer = np.empty((rows, columns), np.float32)
+        buffer: np.ndarray = np.empty((rows, columns), np.float32)
         threads = _threads()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for start in range(0, self.num_queries, rows):
@@ -124,18 +130,10 @@ class NeighborSearch:
                     right = min(left + columns, self.num_gallery)
                     scores = buffer[: stop - start, : right - left]
                     np.matmul(self._query_work[start:stop], self._gallery_work[left:right].T, out=scores)
-                    best = list(
-                        pool.map(
-                            lambda bound, before, scores=scores, left=left: self._merge(
-                                scores, left, start, bound, before, k
-                            ),
-                            bounds,
-                            best,
-                        )
-                    )
-                done = list(
-                    pool.map(lambda bound, found: self._finish(*found, bound[0], k, accurate, matters), bounds, best)
-                )
+                    pieces = [scores[low - start : high - start] for low, high in bounds]
+                    best = list(pool.map(functools.partial(self._merge, k=k, left=left), pieces, bounds, best))
+                finish = functools.partial(self._finish, k=k, accurate=accurate, matters=matters)
+                done = list(pool.map(finish, best, bounds))
                 yield (
                     slice(start, stop),
                     np.concatenate([neighbors for neighbors, _ in done]),
@@ -145,15 +143,13 @@ class NeighborSearch:
     def _merge(
         self,
         scores: np.ndarray,
-        left: int,
-        start: int,
         bound: tuple[int, int],
         before: tuple[np.ndarray, np.ndarray] | None,
         k: int,
+        left: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates among `before` and one block of scores: values and columns, ascending by column, -1 = none."""
+        """Candidates among `before` and a block of scores: values and columns, ascending by column, -1 = none."""
         low, high = bound
-        scores = scores[low - start : high - start]
         scores += self._bias[left : left + scores.shape[1]]
         own_rows, own_columns = self._own_pairs(low, high)
         inside = (own_columns >= left) & (own_columns < left + scores.shape[1])
@@ -194,25 +190,26 @@ class NeighborSearch:
 
     def _finish(
         self,
-        values: np.ndarray,
-        columns: np.ndarray,
-        low: int,
+        found: tuple[np.ndarray, np.ndarray],
+        bound: tuple[int, int],
         k: int,
         accurate: int,
         matters: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Sorts the candidates of queries from `low` on; near-ties by their float64 distances, then by column."""
-        rows = np.arange(low, low + len(values))
+        """Sorts the candidates of some queries; near-ties by their float64 distances, then by column."""
+        values, columns = found
+        low, high = bound
+        rows = np.arange(low, high)
         order = np.argsort(-values, axis=1, kind="stable")
         values = np.take_along_axis(values, order, 1)
         columns = np.take_along_axis(columns, order, 1)
         present = columns >= 0
         squared = np.where(present, self._query_norms[rows, None] - 2.0 * values.astype(np.float64), np.inf)
 
-        band = self._band(low, low + len(values))
+        band = self._band(low, high)
         with np.errstate(invalid="ignore"):  # -inf minus -inf behind the last candidate
             close = (values[:, :-1] - values[:, 1:] <= band[:, None]) & present[:, 1:]
-        edge = np.zeros((len(values), 1), bool)
+        edge: np.ndarray = np.zeros((len(values), 1), bool)
         runs = np.cumsum(np.concatenate([edge, ~close], axis=1), axis=1)
         tied = np.concatenate([close, edge], axis=1) | np.concatenate([edge, close], axis=1)
         if matters is not None and tied.any():
@@ -227,11 +224,11 @@ class NeighborSearch:
             line, place = np.nonzero(tied)
             better = np.lexsort((columns[line, place], squared[line, place], runs[line, place], line))
             columns[line, place], squared[line, place] = columns[line, place][better], squared[line, place][better]
-        neighbors = np.full((len(values), k), -1, np.int32)
-        distances = np.full((len(values), k), np.inf, np.float32)
+        neighbors: np.ndarray = np.full((len(values), k), -1, np.int32)
+        distances: np.ndarray = np.full((len(values), k), np.inf, np.float32)
         width = min(k, values.shape[1])
         neighbors[:, :width] = columns[:, :width]
-        distances[:, :width] = np.sqrt(np.maximum(squared[:, :width], 0.0))
+        distances[:, :width] = np.sqrt(np.maximum(squared[:, :width], 0.0)) * self._unit
         return neighbors, distances
 
     @staticmethod
@@ -257,6 +254,8 @@ class NeighborSearch:
             query -= item
             result[part] = np.einsum("ij,ij->i", query, query)
         # Pairs that tie on paper must tie here, though float64 rounds each of them differently: keep 36 bits.
+        if self.metric == "cosine":
+            result[result < SAME_DIRECTION] = 0.0
         mantissa, exponent = np.frexp(result)
         return np.ldexp(np.round(np.ldexp(mantissa, 36)), exponent - 36)
 
@@ -277,7 +276,7 @@ class NeighborSearch:
         if self.metric == "cosine":
             norms = np.sqrt(_squared_norms(vectors))
             return 1.0 / np.where(norms > 0, norms, 1.0)
-        return np.ones(len(vectors))
+        return np.full(len(vectors), 1.0 / self._unit)
 
     def _working_copy(self, vectors: np.ndarray, scale: np.ndarray) -> np.ndarray:
         copy = np.empty_like(vectors)
@@ -297,12 +296,13 @@ class NeighborSearch:
         other_ids = query_ids if same else _ids("gallery_ids", gallery_ids, m)
         order = np.argsort(other_ids, kind="stable")
         ordered = other_ids[order]
-        starts = np.searchsorted(ordered, query_ids, side="left")
-        return starts, order, np.searchsorted(ordered, query_ids, side="right") - starts
+        starts = np.asarray(np.searchsorted(ordered, query_ids, side="left"))
+        ends = np.asarray(np.searchsorted(ordered, query_ids, side="right"))
+        return starts, order, ends - starts
 
     def _own_pairs(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
         counts = self._own_counts[low:high]
-        rows = np.repeat(np.arange(low, high), counts)
+        rows: np.ndarray = np.repeat(np.arange(low, high), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, self._own_order[self._own_starts[rows] + within]
 
@@ -326,8 +326,8 @@ def nearest_neighbors(
     search = NeighborSearch(queries, gallery, ids=ids, gallery_ids=gallery_ids, metric=metric, memory=memory)
     if k < 1:
         raise ValueError(f"`k` must be positive. Received: k={k}")
-    neighbors = np.full((search.num_queries, k), -1, np.int32)
-    distances = np.full((search.num_queries, k), np.inf, np.float32)
+    neighbors: np.ndarray = np.full((search.num_queries, k), -1, np.int32)
+    distances: np.ndarray = np.full((search.num_queries, k), np.inf, np.float32)
     for rows, block_neighbors, block_distances in search.blocks(min(k, search.num_gallery)):
         neighbors[rows, : block_neighbors.shape[1]] = block_neighbors
         distances[rows, : block_distances.shape[1]] = block_distances
@@ -348,9 +348,9 @@ def _largest(scores: np.ndarray, k: int, band: np.ndarray) -> tuple[np.ndarray, 
     lines, columns = np.divmod(flat, scores.shape[1])
     counts = np.bincount(lines, minlength=len(scores))
     places = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = int(counts.max(initial=0))
-    values = np.full((len(scores), width), -np.inf, np.float32)
-    chosen = np.full((len(scores), width), -1, np.int64)
+    width = max(1, int(counts.max(initial=0)))
+    values: np.ndarray = np.full((len(scores), width), -np.inf, np.float32)
+    chosen: np.ndarray = np.full((len(scores), width), -1, np.int64)
     values[lines, places] = scores.ravel()[flat] if scores.flags.c_contiguous else scores[lines, columns]
     chosen[lines, places] = columns
     return values, chosen
@@ -363,12 +363,13 @@ def _kth_largest(scores: np.ndarray, k: int) -> np.ndarray:
 
 def _vectors(name: str, array: Any) -> np.ndarray:
     vectors = np.asarray(array)
-    if vectors.ndim != 2 or vectors.dtype.kind in "OUSb":
+    if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind in "OUSb":
         raise ValueError(
             f"`{name}` must be numbers of shape (n, dim). Received: shape {vectors.shape}, dtype {vectors.dtype}"
         )
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        bad = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))
     # A finite sum can overflow, so only suspects are looked at in full.
     bad = bad[~np.isfinite(vectors[bad]).all(axis=1)]
     if len(bad):
@@ -387,6 +388,10 @@ def _ids(name: str, ids: Any, count: int) -> np.ndarray:
     return array
 
 
+def _largest_magnitude(vectors: np.ndarray) -> float:
+    return max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+
+
 def _mean(vectors: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (scale @ vectors) / len(vectors)
 
@@ -394,7 +399,7 @@ def _mean(vectors: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _squared_norms(vectors: np.ndarray) -> np.ndarray:
     norms = np.empty(len(vectors))
     for start in range(0, len(vectors), PAIRS):
-        part = vectors[start : start + PAIRS].astype(np.float64)
+        part: np.ndarray = vectors[start : start + PAIRS].astype(np.float64)
         norms[start : start + PAIRS] = np.einsum("ij,ij->i", part, part)
     return norms
 

@@ -85,13 +85,17 @@ def evaluate_retrieval(
     n, m = search.num_queries, search.num_gallery
     depth = min(m, max(MAP_DEPTH, max(ks, default=1), int(relevant.max(initial=0)), keep_neighbors))
     kept = min(keep_neighbors, m)
-    neighbors = np.full((n, kept), -1, np.int32)
-    distances = np.full((n, kept), np.inf, np.float32)
-    first_match = np.zeros(n, np.int64)
+    neighbors: np.ndarray = np.full((n, kept), -1, np.int32)
+    distances: np.ndarray = np.full((n, kept), np.inf, np.float32)
+    first_match: np.ndarray = np.zeros(n, np.int64)
     names = [*(f"precision@{k}" for k in ks), "map@r", "r_precision", "map@1000", "map@1000_reference", "mrr"]
     values = {name: np.full(n, np.nan) for name in names}
 
-    for rows, block_neighbors, block_distances in search.blocks(depth):
+    def same_class(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        # No metric changes when two wrong answers change places.
+        return gallery_codes[columns] == query_codes[rows, None]
+
+    for rows, block_neighbors, block_distances in search.blocks(depth, accurate=kept, matters=same_class):
         found = block_neighbors >= 0
         hits = found & (gallery_codes[block_neighbors] == query_codes[rows, None])
         neighbors[rows] = block_neighbors[:, :kept]

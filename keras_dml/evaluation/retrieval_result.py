@@ -238,8 +238,7 @@ class RetrievalResult:
         for sample in range(samples):
             draws = np.bincount(random.integers(len(sums), size=len(sums)), minlength=len(sums))
             means[sample] = (draws @ sums) / (draws @ counts)
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return float(np.quantile(means, (1 - level) / 2)), float(np.quantile(means, (1 + level) / 2))
 
     def to_dict(self, clustering: bool = False, geometry: bool = False) -> dict[str, Any]:
         """The means as plain numbers by name, ready for JSON: "recall@1", "map@r", "nmi", ...
