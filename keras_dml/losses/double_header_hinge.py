@@ -35,8 +35,9 @@ class DoubleHeaderHinge(EmbeddingLoss):
         alpha: margin between the scores of a positive and a negative pair.
         beta: margin between the squared distances of a positive and a negative pair.
         weight: weight of `E_e`. At 0 the similarity alone drives the embeddings.
-        mining: `"batch"`, one quadruplet per batch as published, or `"anchor"`, the hardest quadruplet of every
-            anchor, averaged (this library's variant, see docs/pddm.md).
+        mining: the strategy of `hard_quadruplets`. `"pair"` and `"anchor"` are this library's variants, which average
+            one quadruplet per row; `"batch"` is the published one quadruplet per batch, which collapses when the
+            encoder starts from random weights (docs/pddm.md).
         triplets: use `(i, j, k)` only, the paper's triplet variant.
         block_size: number of pairs that are scored at once, see `PDDMUnit.pairwise`.
         parameter_learning_rate: suggested learning rate of the similarity, for models that ask.
@@ -59,7 +60,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
         alpha: float = 0.5,
         beta: float = 1.0,
         weight: float = 0.5,
-        mining: str = "batch",
+        mining: str = "pair",
         triplets: bool = False,
         block_size: int = 1024,
         parameter_learning_rate: float | None = None,
@@ -69,8 +70,10 @@ class DoubleHeaderHinge(EmbeddingLoss):
         for name, value in (("alpha", alpha), ("beta", beta), ("weight", weight)):
             if value < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        if block_size <= 0:
+            raise ValueError(f"`block_size` must be positive. Received: block_size={block_size}")
         if mining not in STRATEGIES:
-            raise ValueError(f"`mining` must be 'batch' or 'anchor'. Received: mining={mining!r}")
+            raise ValueError(f"`mining` must be one of {', '.join(STRATEGIES)}. Received: mining={mining!r}")
         self.alpha = alpha
         self.beta = beta
         self.weight = weight
@@ -144,8 +147,8 @@ class DoubleHeaderHinge(EmbeddingLoss):
         self, batch: EmbeddingBatch, queries: Any, scores: Any, score_hinges: list[Any], valid: Any
     ) -> dict[str, Any]:
         def mean(values: Any, mask: Any) -> Any:
-            mask = ops.cast(mask, "float32")
-            return ops.sum(ops.where(mask > 0, values, 0.0)) / ops.maximum(ops.sum(mask), 1.0)
+            mask = ops.cast(mask, values.dtype)
+            return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
 
         active = sum(ops.cast(hinge > 0, "float32") for hinge in score_hinges) / len(score_hinges)
         center = ops.mean(ops.stop_gradient(queries), axis=0)

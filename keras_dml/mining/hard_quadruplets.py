@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-STRATEGIES = ("batch", "anchor")
+STRATEGIES = ("batch", "anchor", "pair")
 
 
 class Quadruplets(NamedTuple):
@@ -37,9 +37,15 @@ def hard_quadruplets(
     """Find the quadruplets that a similarity judges hardest.
 
     A quadruplet is a positive pair `(i, j)`, the negative `k` most similar to `i` and the negative `l` most similar to
-    `j`. The pair is the least similar positive pair: of the whole batch with `strategy="batch"` (as published: one
-    quadruplet, `t = 1`), of each anchor with `strategy="anchor"` (this library's variant: one quadruplet for each row,
-    `t = n`, so that each step trains on the whole batch). The triplet variant is the same without `l`.
+    `j`. The triplet variant is the same without `l`. Which positive pairs are used is a matter of `strategy`:
+
+    - `"batch"`, as published: the least similar positive pair of the batch, so one quadruplet (`t = 1`).
+    - `"anchor"`, this library's variant: the least similar positive of each row (`t = n`).
+    - `"pair"`, this library's variant: each row with the next row of its class, cyclically (`t = n`). Only the
+        negatives
+      are hard. In a batch of K rows per class each row is in two of the positive pairs.
+
+    From random weights only `"pair"` learns from the first steps on: see docs/pddm.md.
 
     A pair of an item with itself is never positive and never negative: the diagonal without `key_labels`, equal ids
     with them.
@@ -51,7 +57,7 @@ def hard_quadruplets(
         ids: integer identity of each row, `(n,)`. Without `key_labels` it may name rows that show the same item; each
             row is an item of its own by default.
         key_ids: integer identity of each column, `(m,)`. A negative one marks an empty column, which is ignored.
-        strategy: `"batch"` or `"anchor"`, see above.
+        strategy: `"batch"`, `"anchor"` or `"pair"`, see above.
 
     Returns:
         `Quadruplets` of static length. A batch without a positive pair, or of one class, has no valid row.
@@ -65,7 +71,7 @@ def hard_quadruplets(
         [0, 1, 2, 3]
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"`strategy` must be 'batch' or 'anchor'. Received: strategy={strategy!r}")
+        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: strategy={strategy!r}")
     scores = ops.convert_to_tensor(scores)
     if len(scores.shape) != 2:
         raise ValueError(f"`scores` must have shape (queries, keys). Received: shape {tuple(scores.shape)}")
@@ -88,7 +94,12 @@ def hard_quadruplets(
     positive_scores = ops.where(positives, scores, float("inf"))
     negative_scores = ops.where(negatives, scores, float("-inf"))
     # A batch may hold a row of either kind only, so both are asked for: argmin and argmax answer in any case.
-    hardest_positive = ops.argmin(positive_scores, axis=1)
+    if strategy == "pair":
+        rows, columns_count = ops.shape(scores)
+        ahead = (ops.arange(columns_count)[None, :] - ops.arange(rows)[:, None]) % columns_count
+        chosen_positive = ops.argmin(ops.where(positives, ahead, columns_count), axis=1)
+    else:
+        chosen_positive = ops.argmin(positive_scores, axis=1)
     hardest_negative = ops.argmax(negative_scores, axis=1)
     has_positive = ops.any(positives, axis=1)
     has_negative = ops.any(negatives, axis=1)
@@ -97,12 +108,13 @@ def hard_quadruplets(
     else:
         key_negative, key_has_negative = ops.argmax(negative_scores, axis=0), ops.any(negatives, axis=0)
 
-    if strategy == "anchor":
-        anchor = ops.arange(ops.shape(scores)[0], dtype="int32")
-    else:
-        lowest = ops.where(ops.logical_and(has_positive, has_negative), ops.min(positive_scores, axis=1), float("inf"))
+    if strategy == "batch":
+        usable_rows = ops.logical_and(has_positive, has_negative)
+        lowest = ops.where(usable_rows, ops.min(positive_scores, axis=1), float("inf"))
         anchor = ops.cast(ops.expand_dims(ops.argmin(lowest), 0), "int32")
-    positive = ops.take(hardest_positive, anchor, axis=0)
+    else:
+        anchor = ops.arange(ops.shape(scores)[0], dtype="int32")
+    positive = ops.take(chosen_positive, anchor, axis=0)
     valid = ops.logical_and(ops.take(has_positive, anchor, axis=0), ops.take(has_negative, anchor, axis=0))
     return Quadruplets(
         anchor=anchor,
