@@ -6,9 +6,9 @@ Batches are P x K: 56 classes of 2 images (`B = 112`) drawn anew each round, emb
 per anchor, `top_k` 8, banks of 10; for 100 classes (CUB-200-2011) and 11,318 (Stanford Online Products).
 
 The loops do what a per-sample producer does, written plainly: count each sample's channels, push each ordered pair of a
-class, then build each produced embedding. One works on TensorFlow tensors eagerly, the other on numpy arrays, which has
-the least overhead per operation a Python loop can have here. A loop over samples with per-class lists cannot be traced
-into a graph, so there is no graph version of it.
+class, then build each produced embedding. They work on TensorFlow tensors eagerly, on PyTorch tensors (where torch is
+installed), and on numpy arrays, which have the least overhead per operation but no gradient: that loop cannot stand in
+for `detach=False`. A loop over samples with per-class lists cannot be traced into a graph, so none has a graph version.
 
 All variants take turns within a round, so that a busy machine slows all of them alike. Compare minima first: they are
 what the code costs, medians also hold what else the machine was doing.
@@ -23,6 +23,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+
+try:
+    import torch
+except ImportError:
+    torch = None
 
 from keras_dml.layers import DASAugmentation
 
@@ -65,6 +70,39 @@ class TensorLoop:
                     row += SHIFT * self.banks[c][self.rng.integers(len(self.banks[c]))]
                 produced.append(tf.math.l2_normalize(row))
         return tf.concat([embeddings, tf.stack(produced)], axis=0), tf.tile(labels, (1 + PRODUCED,))
+
+
+class TorchLoop:
+    """The same on PyTorch tensors, eagerly, as the published code is."""
+
+    def __init__(self, num_classes):
+        self.counts = torch.zeros(num_classes, DIM, dtype=torch.int32)
+        self.banks = collections.defaultdict(lambda: collections.deque(maxlen=BANK))
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, embeddings, labels):
+        numbers = labels.numpy()
+        with torch.no_grad():
+            for v, c in zip(embeddings, numbers, strict=True):
+                self.counts[c, v.topk(TOP_K).indices] += 1
+            for c in np.unique(numbers):
+                of_class = np.flatnonzero(numbers == c)
+                for i in of_class:
+                    for j in of_class:
+                        if i != j:
+                            difference = embeddings[i] - embeddings[j]
+                            if difference.any():
+                                self.banks[c].append(difference)
+            produced = []
+            for _ in range(PRODUCED):
+                for v, c in zip(embeddings, numbers, strict=True):
+                    mask = torch.zeros(DIM)
+                    mask[self.counts[c].topk(TOP_K).indices] = 1.0
+                    row = v * (torch.empty(DIM).uniform_(LOW, HIGH) * mask + (1.0 - mask))
+                    if self.banks[c]:
+                        row = row + SHIFT * self.banks[c][self.rng.integers(len(self.banks[c]))]
+                    produced.append(torch.nn.functional.normalize(row, dim=0))
+            return torch.cat([embeddings, torch.stack(produced)]), labels.repeat(1 + PRODUCED)
 
 
 class ArrayLoop:
@@ -168,6 +206,8 @@ def main():
     if options.threads:
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
         tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+        if torch is not None:
+            torch.set_num_threads(options.threads)
     print(
         f"B={BATCH} ({BATCH // PER_CLASS} classes x {PER_CLASS}), d={DIM}, T={PRODUCED}, K={TOP_K}, Z={BANK}; "
         f"TensorFlow {tf.__version__}, {os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f} at the start"
@@ -175,23 +215,25 @@ def main():
     data = {c: batches(c, 16) for c in CLASSES}
 
     print(f"\n## The producer alone, ms per call ({options.loop_rounds} rounds)\n")
-    print("| classes | producer | min | median | loop on tensors is slower by (min / median) | loop on arrays |")
-    print("|---|---|---|---|---|---|")
     for c in CLASSES:
-        times = measure(
-            {
-                "loop on tensors, eager": (TensorLoop(c), data[c]),
-                "loop on arrays": (ArrayLoop(c), data[c]),
-                "DASAugmentation, eager": (das(c, None), data[c]),
-                "DASAugmentation, graph": (das(c, False), data[c]),
-                "DASAugmentation, jit": (das(c, True), data[c]),
-            },
-            options.loop_rounds,
-        )
-        loops = [times["loop on tensors, eager"], times["loop on arrays"]]
+        loops = {"loop, TensorFlow eager": (TensorLoop(c), data[c])}
+        if torch is not None:
+            tensors = [tuple(torch.from_numpy(x.numpy().copy()) for x in pair) for pair in data[c]]
+            loops["loop, PyTorch"] = (TorchLoop(c), tensors)
+        loops["loop, numpy"] = (ArrayLoop(c), data[c])
+        ours = {
+            "DASAugmentation, eager": (das(c, None), data[c]),
+            "DASAugmentation, graph": (das(c, False), data[c]),
+            "DASAugmentation, jit": (das(c, True), data[c]),
+        }
+        times = measure(loops | ours, options.loop_rounds)
+        if c == CLASSES[0]:
+            print("Right of the median: how many times as long each loop takes (min / median).\n")
+            print(f"| classes | producer | min | median | {' | '.join(loops)} |")
+            print("|---|---|---|---|" + "---|" * len(loops))
         for name, t in times.items():
-            ratios = [f"{x.min() / t.min():.1f} / {np.median(x) / np.median(t):.1f}" for x in loops]
-            print(f"| {c:,} | {name} | {t.min():.2f} | {np.median(t):.2f} | {ratios[0]} | {ratios[1]} |")
+            ratios = [f"{times[x].min() / t.min():.1f} / {np.median(times[x]) / np.median(t):.1f}" for x in loops]
+            print(f"| {c:,} | {name} | {t.min():.2f} | {np.median(t):.2f} | {' | '.join(ratios)} |")
 
     print(f"\n## Training step, ms ({options.rounds} rounds)\n")
     print("| mode | classes | without min / median | with min / median | added min / median | added, median of pairs |")
