@@ -27,6 +27,7 @@ REFUSED: Final = {
     "Barlow": _TWO_VIEWS,
     "VicReg": _TWO_VIEWS,
 }
+OWN_KEYS_ONLY: Final = ("pn", "soft_nearest_neighbor")
 REDUCTIONS: Final = ("sum_over_batch_size", "mean", "sum")
 
 
@@ -65,8 +66,8 @@ class SimilarityLoss(EmbeddingLoss):
     The library's own loss function runs unchanged; its rows are averaged over the batch. TensorFlow backend only.
     Importing the library takes seconds, which is why it happens when the first such loss is made.
 
-    With `keys` the library's functions work where no self pair has to be excluded (keys without ids); all but
-    soft nearest neighbor, which assumes that queries and keys are the same.
+    With `keys`, multi-similarity, triplet and circle work where no self pair has to be excluded (keys without ids); PN
+    and soft nearest neighbor assume that queries and keys are the same.
 
     Args:
         loss: "multi_similarity", "triplet", "circle", "pn" or "soft_nearest_neighbor".
@@ -145,10 +146,11 @@ class SimilarityLoss(EmbeddingLoss):
     def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        if not batch.own_keys and (batch.key_ids is not None or self.loss == "soft_nearest_neighbor"):
+        if not batch.own_keys and (batch.key_ids is not None or self.loss in OWN_KEYS_ONLY):
             raise ValueError(
-                f"tensorflow-similarity's {SUPPORTED[self.loss]} cannot exclude self pairs or empty memory slots "
-                "among `keys`. Use a loss of keras_dml.losses with keys, memories and replicas."
+                f"tensorflow-similarity's {SUPPORTED[self.loss]} takes no `keys`"
+                + ("." if self.loss in OWN_KEYS_ONLY else " with ids: it cannot exclude self pairs or empty slots.")
+                + " Use a loss of keras_dml.losses with keys, memories and replicas."
             )
         # With 1-D labels the result has no known rank, which Keras rejects.
         labels, key_labels = tf.reshape(batch.labels, (-1, 1)), tf.reshape(batch.key_labels, (-1, 1))
