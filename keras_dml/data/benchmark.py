@@ -1,6 +1,7 @@
 """A benchmark: class-disjoint training and test sides."""
 
 import dataclasses
+import hashlib
 
 from keras_dml.data.split import Split
 
@@ -14,12 +15,15 @@ class Benchmark:
         train: Images of the training classes.
         test: Images of the test classes: the queries, and the gallery too where `gallery` is None.
         gallery: The gallery where the protocol has one of its own (query/gallery benchmarks).
+            Its labels count the classes as those of `test` do.
+        subset: Whether the data were accepted without comparing their numbers with the protocol's.
     """
 
     name: str
     train: Split
     test: Split
     gallery: Split | None = None
+    subset: bool = False
 
     def __post_init__(self) -> None:
         shared = set(self.train.class_names) & set(self.test.class_names)
@@ -28,3 +32,11 @@ class Benchmark:
                 f"Benchmark {self.name!r}: training and test classes must be disjoint. "
                 f"On both sides: {', '.join(sorted(shared)[:5])}{' ...' if len(shared) > 5 else ''}"
             )
+        if self.gallery is not None and self.gallery.class_names != self.test.class_names:
+            raise ValueError(f"Benchmark {self.name!r}: test and gallery must number the same classes alike.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of all splits, 16 hexadecimal digits; see `Split.fingerprint`."""
+        splits = [split.fingerprint for split in (self.train, self.test, self.gallery) if split is not None]
+        return hashlib.sha256(" ".join(splits).encode()).hexdigest()[:16]

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_dml.data.decoding import decode
 from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.split import Split, decode_file
+from keras_dml.data.random_resized_crop import RandomResizedCrop
+from keras_dml.data.split import Split
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -15,19 +17,21 @@ if TYPE_CHECKING:
 class ClassBatches:
     """Training batches of `classes_per_batch` classes with `images_per_class` images each.
 
-    The rows of step `n` depend on the seed and `n` alone, so training can resume at any step with the same batches.
+    Batch `n`, augmentation included, depends on the seed and `n` alone, so training can resume at any step with the
+    same batches. Classes without images are never drawn. An image that cannot be read ends the training with an error
+    that names it; `load(..., bad_images="skip")` leaves such images out beforehand.
 
     Args:
-        split: The training images.
+        split: The training images, of two classes at least.
         preprocessing: How an image becomes an encoder input where `augment` is None.
         classes_per_batch: P, classes drawn for a batch.
         images_per_class: K, images drawn for each of them.
         seed: Any non-negative integer.
         replacement: True draws classes and images with replacement, as the DAS authors' code does: a class can come
             twice in a batch, and so can an image. False draws distinct classes, and distinct images in every class
-            that has `images_per_class` of them.
-        augment: `augment(image, seed)` turns a uint8 image `(height, width, channels)` and a `(2,)` int32 seed into
-            an encoder input, instead of `preprocessing`.
+            that has `images_per_class` of them; a smaller class repeats images.
+        augment: A `RandomResizedCrop`, or any `augment(image, seed)` that turns a uint8 image
+            `(height, width, channels)` and a `(2,)` int64 seed into an encoder input; instead of `preprocessing`.
     """
 
     def __init__(
@@ -52,11 +56,16 @@ class ClassBatches:
         self.seed = seed
         self.replacement = replacement
         self.augment = augment
-        order = np.argsort(split.labels, kind="stable")
-        self._class_rows = np.split(order, np.cumsum(np.bincount(split.labels, minlength=split.num_classes))[:-1])
-        self._classes = np.array([k for k, rows in enumerate(self._class_rows) if len(rows)])
-        if not len(self._classes):
-            raise ValueError("The training split holds no image.")
+        # Rows sorted by class; class k has `_counts[k]` of them from `_starts[k]` on.
+        self._order = np.argsort(split.labels, kind="stable")
+        self._counts = np.bincount(split.labels, minlength=split.num_classes)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._classes = np.flatnonzero(self._counts)
+        if len(self._classes) < 2:
+            raise ValueError(
+                "Training needs images of two classes at least: one class has no negatives. "
+                f"Received: {len(self._classes)} classes with images, {len(split)} images"
+            )
         if not replacement and len(self._classes) < classes_per_batch:
             raise ValueError(
                 f"A batch of {classes_per_batch} distinct classes needs as many classes with images. Received: "
@@ -77,15 +86,20 @@ class ClassBatches:
         """Row numbers of the images of batch `step`, `(P * K,)` int64, the images of a class side by side."""
         random = np.random.default_rng((self.seed, int(step)))
         classes = random.choice(self._classes, self.classes_per_batch, replace=self.replacement)
-        rows = [
-            random.choice(
-                self._class_rows[k],
-                self.images_per_class,
-                replace=self.replacement or len(self._class_rows[k]) < self.images_per_class,
-            )
-            for k in classes
-        ]
-        return np.concatenate(rows).astype(np.int64)
+        counts = self._counts[classes][:, None]
+        # Uniform in [0, 1) times a count is below the count: float64 has bits to spare.
+        places = (random.random((self.classes_per_batch, self.images_per_class)) * counts).astype(np.int64)
+        if not self.replacement:
+            for place, count in zip(places, counts[:, 0], strict=True):
+                if count >= self.images_per_class:
+                    place[:] = random.choice(count, self.images_per_class, replace=False)
+        return self._order[self._starts[classes][:, None] + places].reshape(-1)
+
+    def seeds(self, step: int) -> np.ndarray:
+        """Seeds of the augmentation of each image of batch `step`, `(P * K, 2)` int64."""
+        run = np.random.SeedSequence(self.seed).generate_state(1, np.uint64).astype(np.int64)
+        places: np.ndarray = int(step) * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        return np.stack([np.broadcast_to(run, places.shape), places], axis=1)
 
     def dataset(self, first_step: int = 0, steps: int | None = None) -> "tf.data.Dataset":
         """Batches `(images, labels)` from `first_step` on: `(P * K, size, size, channels)` float32, `(P * K,)` int32.
@@ -98,36 +112,52 @@ class ClassBatches:
 
         batch = self.batch_size
         last = np.iinfo(np.int64).max if steps is None else first_step + steps
-        labels = tf.constant(self.split.labels)
-        if self.split.images is not None:
-            images = tf.constant(self.split.images)
 
-            def read(row: "tf.Tensor") -> "tf.Tensor":
-                return tf.gather(images, row)
-        else:
-            paths = tf.constant(self.split.paths)
+        def fetch(step: "tf.Tensor") -> "dict[str, tf.Tensor]":
+            rows, labels, seeds = tf.numpy_function(self._draw, [step], [tf.int64, tf.int32, tf.int64], stateful=False)
+            rows = tf.ensure_shape(rows, (batch,))
+            return {
+                **self.split.fetch(rows),
+                "label": tf.ensure_shape(labels, (batch,)),
+                "seed": tf.ensure_shape(seeds, (batch, 2)),
+            }
 
-            def read(row: "tf.Tensor") -> "tf.Tensor":
-                return decode_file(tf.gather(paths, row))
+        def example(element: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
+            image = self._input(element)
+            return tf.ensure_shape(image, self.preprocessing.input_shape), element["label"]
 
-        def batch_rows(step: "tf.Tensor") -> "tf.data.Dataset":
-            rows = tf.ensure_shape(tf.numpy_function(self.rows, [step], tf.int64, stateful=False), (batch,))
-            positions = step * batch + tf.range(batch, dtype=tf.int64)
-            return tf.data.Dataset.from_tensor_slices((rows, positions))
-
-        def example(row: "tf.Tensor", position: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-            image = read(row)
-            if self.augment is None:
-                image = self.preprocessing(image)
-            else:
-                # Two 32-bit words of seed: one of the run, one of the image's place in the run.
-                image = self.augment(image, tf.stack([tf.cast(self.seed, tf.int32), tf.cast(position, tf.int32)]))
-            return tf.ensure_shape(image, self.preprocessing.input_shape), tf.gather(labels, row)
-
+        batches = tf.data.Dataset.range(first_step, last)
+        if self.split.source.shape is not None and self.augment is None:
+            # Images of one shape are resized a batch at a time.
+            return batches.map(
+                lambda step: self._whole(fetch(step)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            ).prefetch(tf.data.AUTOTUNE)
         return (
-            tf.data.Dataset.range(first_step, last)
-            .flat_map(batch_rows)
+            batches.map(fetch, num_parallel_calls=2, deterministic=True)
+            .unbatch()
             .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .batch(batch, drop_remainder=True)
             .prefetch(tf.data.AUTOTUNE)
         )
+
+    def _draw(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = self.rows(int(step))
+        return rows, self.split.labels[rows], self.seeds(int(step))
+
+    def _whole(self, elements: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
+        return self.preprocessing(elements["item"]), elements["label"]
+
+    def _input(self, element: "dict[str, tf.Tensor]") -> "tf.Tensor":
+        """The encoder input made of one fetched image."""
+        augment, seed, channels = self.augment, element["seed"], self.preprocessing.channels
+        if self.split.source.shape is not None:
+            assert augment is not None
+            return augment(element["item"], seed)
+
+        def make(encoded: "tf.Tensor", box: "tf.Tensor | None", relative: bool) -> "tf.Tensor":
+            if isinstance(augment, RandomResizedCrop):
+                return augment.decode(encoded, seed, box, relative)
+            image = decode(encoded, channels, box, relative)
+            return self.preprocessing(image) if augment is None else augment(image, seed)
+
+        return self.split.read(element, make)

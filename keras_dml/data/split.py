@@ -1,55 +1,55 @@
 """One side of a benchmark: images with labels and ids."""
 
+import hashlib
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from keras_dml.data.array_images import ArrayImages
+from keras_dml.data.bad_image import BadImage
+from keras_dml.data.data_error import DataError
+from keras_dml.data.decoding import decode, guarded
+from keras_dml.data.file_images import FileImages
 from keras_dml.data.image_preprocessing import ImagePreprocessing
+from keras_dml.data.image_source import ImageSource
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 class Split:
-    """Images held in memory or as files, with integer labels and unique ids.
+    """Images with integer labels and unique ids.
 
     Args:
-        images: `(n, height, width, channels)` uint8 array, or `n` paths of image files.
+        images: `(n, height, width, channels)` uint8 array, or `n` paths of image files, or any `ImageSource`.
         labels: `(n,)` integers in `[0, len(class_names))`.
         class_names: One name per class.
-        ids: One unique string per image. Row numbers by default for arrays, the paths as given for files.
+        ids: One unique string per image. By default the paths as given for files, row numbers for anything else.
     """
 
     def __init__(
         self,
-        images: np.ndarray | Sequence[str | pathlib.Path],
+        images: np.ndarray | Sequence[str | pathlib.Path] | ImageSource,
         labels: Sequence[int] | np.ndarray,
         class_names: Sequence[str],
         ids: Sequence[str] | None = None,
     ) -> None:
-        self.images: np.ndarray | None = None
-        self.paths: tuple[str, ...] | None = None
-        if isinstance(images, np.ndarray) and images.dtype == np.uint8:
-            if images.ndim != 4 or images.shape[-1] not in (1, 3):
-                raise ValueError(
-                    "`images` as an array must have shape (n, height, width, 1 or 3). "
-                    f"Received: images.shape={images.shape}"
-                )
-            self.images = images
-        elif isinstance(images, np.ndarray) and images.dtype.kind not in "UO":
-            raise ValueError(
-                f"`images` must be uint8, in [0, 255]. Received: dtype={images.dtype}. Scale and cast the array first."
-            )
+        self.source: ImageSource
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "UO":
+            self.source = ArrayImages(images)
+        elif hasattr(images, "fetch"):
+            self.source = cast(ImageSource, images)
         else:
-            self.paths = tuple(str(path) for path in images)
+            self.source = FileImages(cast(Sequence[str | pathlib.Path], images))
         self.labels = np.asarray(labels, dtype=np.int32)
         self.class_names = tuple(class_names)
         if ids is None:
             ids = self.paths if self.paths is not None else [str(row) for row in range(len(self.labels))]
         self.ids = tuple(ids)
-        count = len(self.images) if self.images is not None else len(self.paths or ())
+        count = len(self.source)
         if not count == len(self.labels) == len(self.ids):
             raise ValueError(
                 "Images, labels and ids must be equally many. "
@@ -73,49 +73,152 @@ class Split:
         """Number of class names; a class may be empty."""
         return len(self.class_names)
 
-    def subset(self, rows: Sequence[int] | np.ndarray) -> "Split":
-        """The given rows, with the classes that remain renumbered from 0."""
-        rows = np.asarray(rows)
-        kept, labels = np.unique(self.labels[rows], return_inverse=True)
-        images = self.images[rows] if self.images is not None else [self._paths()[row] for row in rows]
-        return Split(images, labels, [self.class_names[k] for k in kept], [self.ids[row] for row in rows])
+    @property
+    def images(self) -> np.ndarray | None:
+        """`(n, height, width, channels)` uint8 where the images are an array, else None."""
+        return self.source.images if isinstance(self.source, ArrayImages) else None
+
+    @property
+    def paths(self) -> tuple[str, ...] | None:
+        """The files where each image is one, else None."""
+        return self.source.paths if isinstance(self.source, FileImages) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of labels, names, ids and of what tells the images apart cheaply (pixels of an array, sizes of
+        files), 16 hexadecimal digits: equal for two runs on the same data."""
+        digest = hashlib.sha256("\0".join((*self.class_names, "", *self.ids)).encode())
+        digest.update(self.labels.tobytes())
+        digest.update(self.source.fingerprint())
+        return digest.hexdigest()[:16]
+
+    def subset(self, rows: Sequence[int] | np.ndarray, renumber: bool = True) -> "Split":
+        """Some of the images.
+
+        Args:
+            rows: Which, in the order they shall have.
+            renumber: True numbers the classes that remain from 0; False keeps labels and class names.
+        """
+        rows = np.asarray(rows, np.int64)
+        labels, names = self.labels[rows], self.class_names
+        if renumber:
+            kept, labels = np.unique(labels, return_inverse=True)
+            names = tuple(self.class_names[k] for k in kept)
+        return Split(self.source.subset(rows), labels, names, [self.ids[row] for row in rows])
 
     def image(self, row: int) -> np.ndarray:
-        """Image `row` decoded, `(height, width, channels)` uint8."""
-        if self.images is not None:
-            return self.images[row]
-        return decode_file(self._paths()[row]).numpy()
+        """Image `row` decoded, `(height, width, channels)` uint8; RGB where the images are encoded.
 
-    def dataset(self, preprocessing: ImagePreprocessing, batch_size: int = 256) -> "tf.data.Dataset":
-        """All images in order as batches `(batch, size, size, channels)`, float32 in [0, 255]."""
+        Raises:
+            DataError: If it cannot be decoded; the text names it.
+        """
         import tensorflow as tf
 
-        if self.images is not None:
-            source = tf.data.Dataset.range(len(self))
-            images = self.images
+        item = self.source.fetch(np.array([row]))[0]
+        if self.source.shape is not None:
+            return item
+        box = None if self.source.boxes is None else tf.constant(self.source.boxes[row])
+        try:
+            encoded = self.source.encoded(tf.constant(item))
+            return decode(encoded, 3, box, self.source.relative_boxes).numpy()
+        except tf.errors.OpError as error:
+            raise DataError(f"The image {self.ids[row]!r} cannot be read: {_reason(error)}") from error
 
-            def read(row: "tf.Tensor") -> "tf.Tensor":
-                return tf.ensure_shape(tf.numpy_function(lambda r: images[r], [row], tf.uint8), images.shape[1:])
-        else:
-            source = tf.data.Dataset.from_tensor_slices(list(self._paths()))
-            read = decode_file
+    def verify(self, workers: int | None = None) -> list[BadImage]:
+        """Decodes every image and returns those that cannot be read; an array has none.
+
+        Args:
+            workers: Threads; as many as cores by default.
+        """
+        if self.source.shape is not None:
+            return []
+
+        def check(row: int) -> BadImage | None:
+            try:
+                self.image(row)
+            except DataError as error:
+                return BadImage(row, self.ids[row], str(error).partition(" cannot be read: ")[2])
+            return None
+
+        with ThreadPoolExecutor(workers) as pool:
+            return [bad for bad in pool.map(check, range(len(self))) if bad is not None]
+
+    def dataset(self, preprocessing: ImagePreprocessing, batch_size: int = 256) -> "tf.data.Dataset":
+        """All images in order as batches `(batch, size, size, channels)`, float32 in [0, 255].
+
+        An image that cannot be read ends the iteration with an error that names it.
+        """
+        import tensorflow as tf
+
+        rows = tf.data.Dataset.range(len(self)).batch(batch_size)
+        if self.source.shape is not None:
+            images = rows.map(lambda k: preprocessing(self.fetch(k)["item"]), num_parallel_calls=tf.data.AUTOTUNE)
+            return images.prefetch(tf.data.AUTOTUNE)
+
+        def example(element: "dict[str, tf.Tensor]") -> "tf.Tensor":
+            channels = preprocessing.channels
+            return self.read(
+                element, lambda encoded, box, relative: preprocessing(decode(encoded, channels, box, relative))
+            )
+
         return (
-            source.map(lambda item: preprocessing(read(item)), num_parallel_calls=tf.data.AUTOTUNE)
+            rows.map(self.fetch, num_parallel_calls=2)
+            .unbatch()
+            .map(example, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(batch_size)
             .prefetch(tf.data.AUTOTUNE)
         )
 
-    def _paths(self) -> tuple[str, ...]:
-        assert self.paths is not None
-        return self.paths
+    def fetch(self, rows: "tf.Tensor") -> "dict[str, tf.Tensor]":
+        """A batch of rows as tensors: "item", and for encoded images "name" and maybe "box"."""
+        import tensorflow as tf
+
+        source = self.source
+        kinds = [tf.uint8 if source.shape is not None else tf.string]
+        shapes: list[tuple[int, ...]] = [source.shape or ()]
+        if source.shape is None:
+            kinds.append(tf.string)
+            shapes.append(())
+        if source.boxes is not None:
+            kinds.append(tf.float32)
+            shapes.append((4,))
+
+        def python(rows: np.ndarray) -> list[np.ndarray]:
+            parts = [source.fetch(rows)]
+            if source.shape is None:
+                parts.append(np.array([self.ids[row].encode() for row in rows] + [b""], dtype=object)[:-1])
+            if source.boxes is not None:
+                parts.append(source.boxes[rows])
+            return parts
+
+        parts = tf.numpy_function(python, [rows], kinds, stateful=False)
+        names = ["item", "name", "box"] if source.shape is None else ["item"]
+        count = rows.shape[0]
+        return {
+            name: tf.ensure_shape(part, (count, *shape))
+            for name, part, shape in zip(names, parts, shapes, strict=False)
+        }
+
+    def read(
+        self,
+        element: "dict[str, tf.Tensor]",
+        make: "Callable[[tf.Tensor, tf.Tensor | None, bool], tf.Tensor]",
+    ) -> "tf.Tensor":
+        """Reads one fetched encoded image, or raises an error that names it.
+
+        Args:
+            element: One row of what `fetch` returns.
+            make: `make(encoded, box, relative)` returns an image `(height, width, channels)`; box as in `decode`.
+        """
+        encoded = self.source.encoded(element["item"])
+        box = element.get("box")
+        return guarded(lambda: make(encoded, box, self.source.relative_boxes), encoded, element["name"])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.image(row) for row in range(len(self)))
 
 
-def decode_file(path: "str | tf.Tensor") -> "tf.Tensor":
-    """Reads an image file as `(height, width, 3)` uint8 RGB (a GIF's first frame); grey images are repeated."""
-    import tensorflow as tf
-
-    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
+def _reason(error: Exception) -> str:
+    """What TensorFlow says, without the names of its ops."""
+    text = getattr(error, "message", str(error)).splitlines()[0]
+    return text.partition("} ")[2] if text.startswith("{{") else text

@@ -1,0 +1,114 @@
+"""CUB-200-2011: 200 bird species."""
+
+import pathlib
+
+import numpy as np
+
+from keras_dml.data import folders, tfrecords
+from keras_dml.data.archive import Archive
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.data_error import DataError
+from keras_dml.data.file_images import FileImages
+from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.protocol import Protocol
+from keras_dml.data.split import Split
+from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared, split_by_class
+
+PROTOCOL = Protocol(train_classes=100, train_images=5864, test_classes=100, test_images=5924)
+TRAIN_CLASSES = 100
+ARCHIVES = (
+    Archive(
+        "CUB_200_2011.tgz",
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+        1_150_585_339,
+        "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+    ),
+)
+LAYOUT = """\
+  [CUB_200_2011/]images.txt, image_class_labels.txt, bounding_boxes.txt (for the cropped benchmark)
+  [CUB_200_2011/]images/001.Black_footed_Albatross/*.jpg ... 200.Common_Yellowthroat/*.jpg
+or the class folders 001.* ... 200.* alone, in the folder itself or in images/"""
+
+
+def load_cub200(options: LoadOptions, cropped: bool = False) -> Benchmark:
+    """The first 100 species for training (5,864 images), the last 100 for test (5,924).
+
+    Args:
+        options: Where the data are.
+        cropped: Whether images are cut to the bird's box.
+    """
+    name = "cub200_cropped" if cropped else "cub200"
+    root = _root(options.data_dir)
+    if root is not None:
+        everything = _from_lists(root, cropped) if (root / "images.txt").is_file() else _from_folders(root, cropped)
+    else:
+        everything = _from_records(prepared(name, options, "caltech_birds2011", ARCHIVES, LAYOUT), cropped)
+    train, test = split_by_class(everything, TRAIN_CLASSES)
+    return assemble(name, options, PROTOCOL, train, test)
+
+
+def _root(data_dir: pathlib.Path | None) -> pathlib.Path | None:
+    if data_dir is None or not data_dir.is_dir():
+        return None
+    for root in (data_dir, data_dir / "CUB_200_2011", data_dir / "images", data_dir / "CUB_200_2011" / "images"):
+        if (root / "images.txt").is_file():
+            return root
+        if root.is_dir() and any(folders.number_of(folder.name) is not None for folder in folders.subfolders(root)):
+            # Without the lists the class folders are enough, but the folder above may hold the lists.
+            return root
+    return None
+
+
+def _from_lists(root: pathlib.Path, cropped: bool) -> Split:
+    names = _table(root / "images.txt")
+    labels = _table(root / "image_class_labels.txt")
+    boxes = _table(root / "bounding_boxes.txt") if cropped else {}
+    numbers = sorted(names, key=lambda number: (int(labels[number][0]), names[number][0]))
+    files = [root / "images" / names[number][0] for number in numbers]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(files)} images that {root}/images.txt lists are missing: {missing[0]}")
+    class_names = [""] * max(200, *(int(labels[number][0]) for number in numbers))
+    for number in numbers:
+        class_names[int(labels[number][0]) - 1] = names[number][0].split("/")[0]
+    corners = None
+    if cropped:
+        # The list has x, y, width and height.
+        left, top, width, height = np.array([boxes[number] for number in numbers], np.float32).T
+        corners = np.stack([top, left, top + height, left + width], axis=1)
+    return Split(
+        FileImages(files, corners),
+        [int(labels[number][0]) - 1 for number in numbers],
+        class_names,
+        [names[number][0] for number in numbers],
+    )
+
+
+def _from_folders(root: pathlib.Path, cropped: bool) -> Split:
+    if cropped:
+        raise DataError(
+            f"{root} has no images.txt and bounding_boxes.txt, which the cropped benchmark needs. Expected:\n{LAYOUT}"
+        )
+    return folders.split_of_numbered_classes(root, 200)
+
+
+def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
+    # Its training and test splits share the classes: both are needed, to be split anew by class.
+    table = tfrecords.read_table(folder, ("train", "test"), ("label", "image/filename", "bbox"))
+    ids = ["/".join(name.split("/")[-2:]) for name in table.columns["image/filename"]]
+    labels = table.columns["label"]
+    class_names = [f"{label + 1:03d}" for label in range(200)]
+    for label, name in zip(labels, ids, strict=True):
+        class_names[label] = name.split("/")[0]
+    if not cropped:
+        table.images.boxes = None
+    order = by_class_then_name(labels, ids)
+    return Split(table.images, labels, class_names, ids).subset(order, renumber=False)
+
+
+def _table(path: pathlib.Path) -> dict[str, list[str]]:
+    """Lines of `number value ...` by number."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing. Expected:\n{LAYOUT}")
+    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {number: values for number, *values in rows}

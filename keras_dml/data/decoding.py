@@ -1,0 +1,154 @@
+"""Encoded images to tensors, in TensorFlow ops."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ADVICE = (
+    "An image cannot be decoded: it is empty, cut off, damaged, or not a JPEG, PNG, GIF, BMP or WebP. Split.verify() "
+    'finds all such images, and keras_dml.data.load(..., bad_images="skip") leaves them out. The image is:'
+)
+"""What an error about an unreadable image says before the image's name."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+Window = tuple["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"]
+"""Top, left, height and width in pixels, int32."""
+
+
+def decode(
+    encoded: "tf.Tensor", channels: int = 3, box: "tf.Tensor | None" = None, relative: bool = False
+) -> "tf.Tensor":
+    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any colour model.
+
+    Grey images are repeated for three channels, CMYK is converted, and transparent parts of a PNG become white, as
+    on paper (the colour stored beneath them is often black). Rotation flags (EXIF) are not followed.
+
+    Args:
+        encoded: `()` string.
+        channels: 1 for grey (luma), 3 for RGB.
+        box: `(4,)` `ymin, xmin, ymax, xmax`; the rest of the image is cut away.
+        relative: Whether `box` is in fractions of height and width instead of pixels.
+
+    Returns:
+        `(height, width, channels)` uint8.
+    """
+    import tensorflow as tf
+
+    def jpeg() -> "tf.Tensor":
+        if box is None:
+            return tf.io.decode_jpeg(encoded, channels=channels)
+        shape = tf.io.extract_jpeg_shape(encoded)
+        return tf.io.decode_and_crop_jpeg(encoded, box_window(box, relative, shape[0], shape[1]), channels=channels)
+
+    def other() -> "tf.Tensor":
+        image = decode_other(encoded, channels)
+        if box is None:
+            return image
+        shape = tf.shape(image)
+        return cut(image, box_window(box, relative, shape[0], shape[1]))
+
+    return tf.ensure_shape(tf.cond(is_jpeg(encoded), jpeg, other), (None, None, channels))
+
+
+def guarded(produce: "Callable[[], tf.Tensor]", encoded: "tf.Tensor", name: "tf.Tensor") -> "tf.Tensor":
+    """`produce()`, or an error that names the image if it is unreadable.
+
+    Catching an error inside a graph takes a small dataset, which costs as much as decoding a small image. So a JPEG
+    with a proper beginning and end is decoded without; anything else, and with it every truncated file, goes the
+    slow way.
+
+    Args:
+        produce: Makes an image `(height, width, channels)` from `encoded`.
+        encoded: `()` string.
+        name: `()` string, for the error.
+    """
+    import tensorflow as tf
+
+    def attempt() -> "tf.Tensor":
+        made = tf.data.Dataset.from_tensors(0).map(lambda _: produce())
+        shape, kind = made.element_spec.shape, made.element_spec.dtype
+        nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, shape[-1]], kind))
+        unknown = tf.TensorShape([None, None, shape[-1]])
+        made = made.ignore_errors().map(lambda image: tf.ensure_shape(image, unknown))
+        image = made.concatenate(nothing).take(1).get_single_element()
+        check = tf.debugging.Assert(tf.size(image) > 0, [ADVICE, name])
+        with tf.control_dependencies([check] if check is not None else []):
+            image = tf.identity(image)
+        return tf.ensure_shape(image, shape)
+
+    return tf.cond(is_complete_jpeg(encoded), produce, attempt)
+
+
+def is_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
+    """Whether the bytes begin like a JPEG."""
+    import tensorflow as tf
+
+    return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
+
+
+def is_complete_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
+    """Whether the bytes begin and end like a JPEG."""
+    import tensorflow as tf
+
+    end = tf.strings.substr(encoded, tf.maximum(tf.strings.length(encoded) - 2, 0), 2)
+    return tf.logical_and(is_jpeg(encoded), tf.equal(end, b"\xff\xd9"))
+
+
+def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
+    """Decodes what is not a JPEG, `(height, width, channels)` uint8."""
+    import tensorflow as tf
+
+    def png() -> "tf.Tensor":
+        # Byte 25 of a PNG is its colour type: 3 palette, 4 grey with alpha, 6 RGB with alpha.
+        colour = tf.io.decode_raw(tf.strings.substr(encoded, 25, 1), tf.uint8)[0]
+        return tf.cond(
+            tf.reduce_any(tf.equal(colour, tf.constant([3, 4, 6], tf.uint8))),
+            on_white,
+            lambda: tf.io.decode_png(encoded, channels=channels),
+        )
+
+    def on_white() -> "tf.Tensor":
+        image = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
+        alpha = image[..., 3:] / 255.0
+        image = image[..., :3] * alpha + 255.0 * (1.0 - alpha)
+        if channels == 1:
+            image = luma(image)
+        return tf.cast(tf.round(image), tf.uint8)
+
+    def rest() -> "tf.Tensor":
+        image = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))
+        if channels == 1:
+            image = tf.cast(tf.round(luma(tf.cast(image, tf.float32))), tf.uint8)
+        return image
+
+    is_png = tf.equal(tf.strings.substr(encoded, 0, 8), PNG_SIGNATURE)
+    return tf.ensure_shape(tf.cond(is_png, png, rest), (None, None, channels))
+
+
+def luma(image: "tf.Tensor") -> "tf.Tensor":
+    """Grey values `(..., 1)` of a float RGB image, ITU-R 601; equal channels keep their value."""
+    import tensorflow as tf
+
+    # TensorFlow's rgb_to_grayscale has weights that sum to 0.9999.
+    return tf.reduce_sum(image * tf.constant([0.299, 0.587, 0.114]), axis=-1, keepdims=True)
+
+
+def box_window(box: "tf.Tensor", relative: bool, height: "tf.Tensor", width: "tf.Tensor") -> "tf.Tensor":
+    """The pixels of a box, `(4,)` int32 top, left, height and width; at least one pixel, inside the image."""
+    import tensorflow as tf
+
+    size = tf.stack([height, width])
+    corners = tf.reshape(box, (2, 2))
+    if relative:
+        corners = corners * tf.cast(size, tf.float32)
+    corners = tf.cast(tf.round(corners), tf.int32)
+    first = tf.clip_by_value(corners[0], 0, size - 1)
+    last = tf.clip_by_value(corners[1], first + 1, size)
+    return tf.concat([first, last - first], axis=0)
+
+
+def cut(image: "tf.Tensor", window: "tf.Tensor") -> "tf.Tensor":
+    """The part of an image `(height, width, channels)` in a window `(4,)`: top, left, height, width."""
+    return image[window[0] : window[0] + window[2], window[1] : window[1] + window[3]]

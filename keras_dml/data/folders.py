@@ -1,0 +1,135 @@
+"""Class folders on disk."""
+
+import pathlib
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from keras_dml.data.data_error import DataError
+from keras_dml.data.file_images import FileImages
+from keras_dml.data.split import Split
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+FOREIGN_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm"})
+"""Images that TensorFlow does not decode."""
+NOT_DATA = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+
+def visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What is in a folder, sorted by name, without hidden files and what archivers leave behind."""
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in NOT_DATA)
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The visible folders in a folder, sorted by name."""
+    return [entry for entry in visible(folder) if entry.is_dir()]
+
+
+def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All image files in a folder and below, sorted; warns of image files of a kind that cannot be read."""
+    found: list[pathlib.Path] = []
+    foreign: list[pathlib.Path] = []
+    for entry in visible(folder):
+        if entry.is_dir():
+            found.extend(images_below(entry))
+        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+            found.append(entry)
+        elif entry.suffix.lower() in FOREIGN_SUFFIXES:
+            foreign.append(entry)
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} images in {folder} are left out, since only {', '.join(sorted(IMAGE_SUFFIXES))} can be "
+            f"read. The first: {foreign[0].name}. Convert them to JPEG or PNG to use them",
+            stacklevel=2,
+        )
+    return found
+
+
+def first_existing(root: pathlib.Path, candidates: Iterable[str]) -> pathlib.Path | None:
+    """The first of some paths below `root` that exists."""
+    return next((root / name for name in candidates if (root / name).exists()), None)
+
+
+def class_folders(folder: pathlib.Path) -> list[tuple[str, list[pathlib.Path]]]:
+    """Name and images of every class folder, in order of name; warns of folders without images."""
+    classes = [(entry.name, images_below(entry)) for entry in subfolders(folder)]
+    empty = [name for name, images in classes if not images]
+    if empty:
+        warnings.warn(
+            f"{len(empty)} folders in {folder} hold no image and are no class: {', '.join(empty[:5])}"
+            f"{' ...' if len(empty) > 5 else ''}",
+            stacklevel=2,
+        )
+    return [(name, images) for name, images in classes if images]
+
+
+def number_of(name: str) -> int | None:
+    """The class number that a folder name such as `001.Black_footed_Albatross` begins with."""
+    if re.fullmatch(r"\d+\.\d+\.\d+", name):
+        # A version, as data sets of TensorFlow Datasets have below them.
+        return None
+    match = re.match(r"(\d+)(?:[._ -]|$)", name)
+    return None if match is None else int(match[1])
+
+
+def split_of_files(
+    root: pathlib.Path,
+    files: Sequence[pathlib.Path],
+    labels: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    boxes: np.ndarray | None = None,
+) -> Split:
+    """A split of image files whose ids are the paths below `root`."""
+    return Split(FileImages(files, boxes), labels, class_names, [_below(file, root) for file in files])
+
+
+def split_of_classes(root: pathlib.Path, classes: Sequence[tuple[str, Sequence[pathlib.Path]]]) -> Split:
+    """A split of class folders, labelled in the order given."""
+    files = [file for _, images in classes for file in images]
+    labels = [label for label, (_, images) in enumerate(classes) for _ in images]
+    return split_of_files(root, files, labels, [name for name, _ in classes])
+
+
+def split_of_numbered_classes(root: pathlib.Path, count: int) -> Split:
+    """A split of class folders named `001...`, `002...`: the number, less 1, is the label.
+
+    Raises:
+        DataError: For a number outside 1 to `count`, or one that two folders have.
+    """
+    names: dict[int, str] = {}
+    files: list[pathlib.Path] = []
+    labels: list[int] = []
+    for name, images in class_folders(root):
+        number = number_of(name)
+        if number is None:
+            continue
+        if not 1 <= number <= count or number in names:
+            raise DataError(f"Class folders in {root} must be numbered 1 to {count}, each once. Received: {name}")
+        names[number] = name
+        files.extend(images)
+        labels.extend([number - 1] * len(images))
+    class_names = [names.get(number, f"{number:03d}") for number in range(1, count + 1)]
+    order = np.argsort(labels, kind="stable")
+    return split_of_files(root, [files[row] for row in order], np.array(labels, int)[order], class_names)
+
+
+def existing_folder(data_dir: pathlib.Path | None, name: str, expected: str) -> pathlib.Path:
+    """`data_dir`, if it is a folder.
+
+    Raises:
+        DataError: If it is none, with what was expected there.
+    """
+    if data_dir is None:
+        raise DataError(
+            f"The benchmark {name!r} needs a data folder (data_dir, --data-dir). Expected there:\n{expected}"
+        )
+    if not data_dir.is_dir():
+        raise DataError(f"The data folder {data_dir} does not exist. The benchmark {name!r} expects there:\n{expected}")
+    return data_dir
+
+
+def _below(file: pathlib.Path, root: pathlib.Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

@@ -1,0 +1,58 @@
+"""Anybody's own images: a folder with a folder for each class."""
+
+import pathlib
+
+from keras_dml.data import folders
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.data_error import DataError
+from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.protocol import Protocol
+from keras_dml.data.split import Split
+from keras_dml.data.zero_shot import assemble
+
+LAYOUT = """\
+  CLASS/*.jpg (or .png, .gif, .bmp, .webp; also deeper): the first half of the classes, in order of name, trains, the
+      rest is the test side
+or train/CLASS/* and test/CLASS/*, and maybe gallery/CLASS/*: as given, with no class in both train and test"""
+
+
+def load_folder(options: LoadOptions) -> Benchmark:
+    """A benchmark of the user's own: classes are folders."""
+    root = folders.existing_folder(options.data_dir, "folder", LAYOUT)
+    given = (root / "train").is_dir() and (root / "test").is_dir()
+    if given:
+        train = folders.split_of_classes(root, _classes(root / "train"))
+        test, gallery = _test(root)
+    else:
+        base = root / "images" if [folder.name for folder in folders.subfolders(root)] == ["images"] else root
+        classes = _classes(base)
+        if len(classes) < 2:
+            raise DataError(
+                f"{base} holds {len(classes)} class folder{'' if len(classes) == 1 else 's'} with images; a training "
+                f"and a test side need one each at least, and training itself two. Expected:\n{LAYOUT}"
+            )
+        half = (len(classes) + 1) // 2
+        train, test = folders.split_of_classes(root, classes[:half]), folders.split_of_classes(root, classes[half:])
+        gallery = None
+    # Nobody has published how many images there should be.
+    return assemble("folder", options, Protocol(), train, test, gallery)
+
+
+def _classes(folder: pathlib.Path) -> list[tuple[str, list[pathlib.Path]]]:
+    classes = folders.class_folders(folder)
+    if not classes and folders.images_below(folder):
+        raise DataError(f"{folder} holds images but no class folders. Expected:\n{LAYOUT}")
+    return classes
+
+
+def _test(root: pathlib.Path) -> tuple[Split, Split | None]:
+    queries = dict(_classes(root / "test"))
+    if not (root / "gallery").is_dir():
+        return folders.split_of_classes(root, list(queries.items())), None
+    gallery = dict(_classes(root / "gallery"))
+    # Both sides number the union of their classes.
+    names = sorted(set(queries) | set(gallery))
+    query_split, gallery_split = (
+        folders.split_of_classes(root, [(name, side.get(name, [])) for name in names]) for side in (queries, gallery)
+    )
+    return query_split, gallery_split

@@ -1,0 +1,165 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_dml.data import folders, tfrecords
+from keras_dml.data.archive import Archive
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.data_error import DataError
+from keras_dml.data.file_images import FileImages
+from keras_dml.data.image_preprocessing import ImagePreprocessing
+from keras_dml.data.image_source import ImageSource
+from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.protocol import Protocol
+from keras_dml.data.split import Split
+from keras_dml.data.zero_shot import assemble, prepared
+
+PROTOCOL = Protocol(train_classes=964, train_images=19_280, test_classes=659, test_images=13_180)
+SIDE = 105
+ADDRESS = "https://github.com/brendenlake/omniglot/raw/master/python/"
+ARCHIVES = (
+    Archive(
+        "images_background.zip",
+        ADDRESS + "images_background.zip",
+        9_464_212,
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+    ),
+    Archive(
+        "images_evaluation.zip",
+        ADDRESS + "images_evaluation.zip",
+        6_462_886,
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+    ),
+)
+LAYOUT = """\
+  images_background/ALPHABET/characterNN/*.png, images_evaluation/ALPHABET/characterNN/*.png
+  (in the folder itself, python/ or omniglot-py/)
+or one .npz file, given as the data folder or lying in it, with
+  images (n, 105, 105) uint8 in [0, 255], black ink on white
+  labels (n,) integers, class_names (classes,) text, is_train (n,) bool
+instead of `images`, `ink_bits` (n, 1379) uint8: each image's 105 x 105 pixels as bits, 1 for ink;
+instead of `labels` and `is_train`, `label` and `is_background`"""
+
+
+def load_omniglot(options: LoadOptions) -> Benchmark:
+    """The 964 characters of the background alphabets for training, the 659 of the evaluation alphabets for test.
+
+    Grey images `(105, 105, 1)`, black ink on white paper, held in memory (358 MB), the same from every source.
+    """
+    root = options.data_dir
+    archive = None if root is None else _archive(root)
+    if archive is not None:
+        train, test = _from_archive(archive)
+        return assemble("omniglot", options, PROTOCOL, train, test)
+    bases = [] if root is None else [root, root / "python", root / "omniglot-py"]
+    base = next((base for base in bases if (base / "images_background").is_dir()), None)
+    if base is not None:
+        train, test = (_from_folders(base / f"images_{side}") for side in ("background", "evaluation"))
+    else:
+        folder = prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
+        train, test = (_from_records(folder, side) for side in ("train", "test"))
+    return assemble("omniglot", options, PROTOCOL, train, test)
+
+
+def _archive(root: pathlib.Path) -> pathlib.Path | None:
+    if root.is_file() and root.suffix == ".npz":
+        return root
+    found = sorted(root.glob("*.npz")) if root.is_dir() else []
+    if len(found) > 1:
+        raise DataError(f"{root} holds {len(found)} .npz files. Give the path of the one with Omniglot")
+    return found[0] if found else None
+
+
+def _from_archive(path: pathlib.Path) -> tuple[Split, Split]:
+    with np.load(path, allow_pickle=False) as saved:
+        fields = set(saved.files)
+        labels_name, train_name = ("labels", "is_train") if "labels" in fields else ("label", "is_background")
+        missing = {labels_name, train_name, "class_names"} - fields
+        if missing or not fields & {"images", "ink_bits"}:
+            raise DataError(f"{path} has the fields {', '.join(sorted(fields))}. Expected:\n{LAYOUT}")
+        images = saved["images"] if "images" in fields else saved["ink_bits"]
+        packed = "images" not in fields
+        labels, train = saved[labels_name], saved[train_name].astype(bool)
+        names = [_plain(name) for name in saved["class_names"]]
+        drawers = saved["drawer"] if "drawer" in fields else None
+    expected = (-(-SIDE * SIDE // 8),) if packed else (SIDE, SIDE)
+    if images.shape[1:] != expected or images.dtype != np.uint8:
+        raise DataError(
+            f"{path}: images have the wrong shape or type: {images.shape} {images.dtype}. Expected:\n{LAYOUT}"
+        )
+    order = np.argsort(labels, kind="stable")
+    ids = _ids(labels, names, drawers, order)
+
+    def side(rows: np.ndarray) -> Split:
+        pixels = _unpacked(images[rows]) if packed else images[rows]
+        kept, numbers = np.unique(labels[rows], return_inverse=True)
+        return Split(pixels[..., None], numbers, [names[label] for label in kept], [ids[row] for row in rows])
+
+    return side(order[train[order]]), side(order[~train[order]])
+
+
+def _unpacked(bits: np.ndarray) -> np.ndarray:
+    """`(n, 105, 105)` uint8 images, 0 where a bit says ink and 255 elsewhere; in place, since they are large."""
+    pixels = np.unpackbits(bits, axis=1, count=SIDE * SIDE)
+    np.subtract(1, pixels, out=pixels)
+    np.multiply(pixels, 255, out=pixels)
+    return pixels.reshape(-1, SIDE, SIDE)
+
+
+def _from_folders(root: pathlib.Path) -> Split:
+    if not root.is_dir():
+        raise DataError(f"{root} is missing. Expected:\n{LAYOUT}")
+    classes = [
+        (f"{alphabet.name}/{character.name}", folders.images_below(character))
+        for alphabet in folders.subfolders(root)
+        for character in folders.subfolders(alphabet)
+    ]
+    files = [file for _, images in classes for file in images]
+    labels = np.array([label for label, (_, images) in enumerate(classes) for _ in images], int)
+    names = [name for name, _ in classes]
+    # Files are named CHARACTER_DRAWER.png.
+    ids = [f"{names[label]}/{file.stem.rpartition('_')[2]}" for file, label in zip(files, labels, strict=True)]
+    return _in_memory(FileImages(files), labels, names, ids)
+
+
+def _from_records(folder: pathlib.Path, side: str) -> Split:
+    table = tfrecords.read_table(folder, (side,), ("label",))
+    labels = table.columns["label"]
+    names = [_plain(name) for name in table.class_names["label"]]
+    order = np.argsort(labels, kind="stable")
+    ids = _ids(labels, names, None, order)
+    split = _in_memory(table.images.subset(order), labels[order], names, [ids[row] for row in order])
+    return split.subset(np.arange(len(split)))
+
+
+def _in_memory(images: ImageSource, labels: np.ndarray, names: Sequence[str], ids: Sequence[str]) -> Split:
+    """Decodes small images once; decoding them for every batch would cost more than training does."""
+    encoded = Split(images, labels, names, ids)
+    if not len(encoded):
+        return encoded
+    batches = encoded.dataset(ImagePreprocessing(SIDE, channels=1), 1024).as_numpy_iterator()
+    return Split(np.concatenate([batch.astype(np.uint8) for batch in batches]), labels, names, ids)
+
+
+def _ids(labels: np.ndarray, names: Sequence[str], drawers: np.ndarray | None, order: np.ndarray) -> list[str]:
+    """`ALPHABET/characterNN/DRAWER`, where the drawer is not known by order of appearance."""
+    ids = [""] * len(labels)
+    seen: dict[int, int] = {}
+    for row in order:
+        label = int(labels[row])
+        seen[label] = seen.get(label, 0) + 1
+        ids[row] = f"{names[label]}/{seen[label] if drawers is None else int(drawers[row]):02d}"
+    return ids
+
+
+def _plain(name: str) -> str:
+    """A class name as the original folders have it: `ALPHABET/characterNN`, counted from 1."""
+    name = str(name).removeprefix("background/").removeprefix("evaluation/")
+    if "/" in name:
+        return name
+    # TensorFlow Datasets has ALPHABET_N, counted from 0.
+    alphabet, _, number = name.rpartition("_")
+    return f"{alphabet}/character{int(number) + 1:02d}" if alphabet and number.isdigit() else name

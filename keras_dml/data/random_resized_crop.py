@@ -1,0 +1,185 @@
+"""Training augmentation: a random part of the image, resized, half of the time mirrored."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from keras_dml.data.decoding import box_window, cut, decode_other, is_jpeg
+from keras_dml.data.image_preprocessing import convert_channels
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TRIES = 10
+JPEG_RATIOS = (8, 4, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random crop of random area and aspect ratio, resized to a square, then a random mirror image.
+
+    The crop is drawn as torchvision's `RandomResizedCrop` draws it: ten tries at an area uniform in `scale` and a
+    log-uniform aspect ratio, the first that fits at a uniform place; if none fits, the largest central crop with a
+    permitted aspect ratio. What is drawn depends on `seed` alone.
+
+    A crop is enlarged, or shrunk by less than 2, by bilinear interpolation. If it must be shrunk by 2, 4 or 8 at
+    least, a JPEG is decoded at that fraction of its size, and another image is resized with an antialiasing filter.
+
+    Args:
+        size: Side of the result in pixels.
+        channels: 1 for grey images, 3 for RGB.
+        scale: Least and largest area of the crop as a share of the image's.
+        ratio: Least and largest width / height of the crop.
+        flip: Probability of mirroring left and right.
+    """
+
+    size: int
+    channels: int = 3
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"`size` must be a positive number of pixels. Received: size={self.size}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={self.channels}")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"`scale` must be two shares of the area, 0 < a <= b <= 1. Received: scale={self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"`ratio` must be two ratios, 0 < a <= b. Received: ratio={self.ratio}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"`flip` must be a probability. Received: flip={self.flip}")
+
+    def __call__(self, image: Any, seed: Any) -> "tf.Tensor":
+        """Augments a decoded image.
+
+        Args:
+            image: `(height, width, 1 or 3)` in [0, 255], any numeric dtype.
+            seed: `(2,)` integers.
+
+        Returns:
+            `(size, size, channels)` float32 in [0, 255].
+        """
+        import tensorflow as tf
+
+        image = tf.convert_to_tensor(image)
+        shape = tf.shape(image)
+        window, mirror = self.draw(shape[0], shape[1], seed)
+        return self._finish(cut(image, window), mirror)
+
+    def decode(
+        self, encoded: "tf.Tensor", seed: Any, box: "tf.Tensor | None" = None, relative: bool = False
+    ) -> "tf.Tensor":
+        """Decodes and augments, without decoding more of a JPEG than is needed.
+
+        Args:
+            encoded: `()` string.
+            seed: `(2,)` integers.
+            box: `(4,)` `ymin, xmin, ymax, xmax`: the part of the image that is augmented.
+            relative: Whether `box` is in fractions of height and width instead of pixels.
+
+        Returns:
+            `(size, size, channels)` float32 in [0, 255].
+        """
+        import tensorflow as tf
+
+        def place(height: "tf.Tensor", width: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+            if box is None:
+                return self.draw(height, width, seed)
+            region = box_window(box, relative, height, width)
+            window, mirror = self.draw(region[2], region[3], seed)
+            return window + tf.concat([region[:2], tf.zeros(2, tf.int32)], axis=0), mirror
+
+        def jpeg() -> "tf.Tensor":
+            shape = tf.io.extract_jpeg_shape(encoded)
+            window, mirror = place(shape[0], shape[1])
+            shrink = tf.reduce_min(window[2:]) // self.size
+
+            def at(ratio: int) -> "tf.Tensor":
+                return tf.io.decode_and_crop_jpeg(encoded, window // ratio, channels=self.channels, ratio=ratio)
+
+            image = tf.case(
+                [(shrink >= ratio, lambda ratio=ratio: at(ratio)) for ratio in JPEG_RATIOS],
+                default=lambda: at(1),
+            )
+            return self._resized(tf.ensure_shape(image, (None, None, self.channels)), mirror, antialias=False)
+
+        def other() -> "tf.Tensor":
+            image = decode_other(encoded, self.channels)
+            shape = tf.shape(image)
+            window, mirror = place(shape[0], shape[1])
+            return self._finish(cut(image, window), mirror)
+
+        return tf.cond(is_jpeg(encoded), jpeg, other)
+
+    def draw(self, height: "tf.Tensor", width: "tf.Tensor", seed: Any) -> "tuple[tf.Tensor, tf.Tensor]":
+        """Draws a crop.
+
+        Args:
+            height: `()` int32.
+            width: `()` int32.
+            seed: `(2,)` integers.
+
+        Returns:
+            `(4,)` int32 top, left, height and width, and `()` bool whether to mirror.
+        """
+        import tensorflow as tf
+
+        # One draw for everything: areas, ratios and places of all tries, and the mirror.
+        uniform = tf.random.stateless_uniform([4 * TRIES + 1], seed)
+        area, aspect, down, right = tf.unstack(tf.reshape(uniform[:-1], (4, TRIES)))
+        size = tf.stack([height, width])
+        real = tf.cast(size, tf.float32)
+        area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * real[0] * real[1]
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        aspect = tf.exp(low + (high - low) * aspect)
+        crops = tf.cast(tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=1))), tf.int32)
+        fits = tf.reduce_all((crops > 0) & (crops <= size), axis=1)
+        first = tf.argmax(fits, output_type=tf.int32)
+        crop = tf.where(fits[first], crops[first], self._largest(size, real))
+        room = size - crop
+        place = tf.stack([down[first], right[first]]) * tf.cast(room + 1, tf.float32)
+        # The product may round up to room + 1.
+        place = tf.minimum(tf.cast(place, tf.int32), room)
+        place = tf.where(fits[first], place, room // 2)
+        return tf.concat([place, crop], axis=0), uniform[-1] < self.flip
+
+    def _largest(self, size: "tf.Tensor", real: "tf.Tensor") -> "tf.Tensor":
+        """Height and width of the largest crop whose aspect ratio is permitted."""
+        import tensorflow as tf
+
+        height = tf.minimum(real[0], tf.round(real[1] / self.ratio[0]))
+        width = tf.minimum(real[1], tf.round(real[0] * self.ratio[1]))
+        return tf.clip_by_value(tf.cast(tf.stack([height, width]), tf.int32), 1, size)
+
+    def _finish(self, crop: "tf.Tensor", mirror: "tf.Tensor") -> "tf.Tensor":
+        """Resizes a crop of a decoded image."""
+        import tensorflow as tf
+
+        crop = convert_channels(crop, self.channels)
+        shape = tf.shape(crop)
+        return tf.cond(
+            tf.reduce_min(shape[:2]) >= 2 * self.size,
+            lambda: self._resized(crop, mirror, antialias=True),
+            lambda: self._resized(crop, mirror, antialias=False),
+        )
+
+    def _resized(self, crop: "tf.Tensor", mirror: "tf.Tensor", antialias: bool) -> "tf.Tensor":
+        import tensorflow as tf
+
+        image = tf.image.resize(crop, (self.size, self.size), method="bilinear", antialias=antialias)
+        image = tf.cond(mirror, lambda: tf.reverse(image, axis=[1]), lambda: image)
+        return tf.ensure_shape(image, (self.size, self.size, self.channels))
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments as a JSON-able dict."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RandomResizedCrop":
+        """The inverse of `to_config`."""
+        arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+        return cls(**arguments)

@@ -1,0 +1,68 @@
+"""Stanford Online Products: 22,634 products sold online, about five photographs each."""
+
+import pathlib
+
+import numpy as np
+
+from keras_dml.data import tfrecords
+from keras_dml.data.archive import Archive
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.data_error import DataError
+from keras_dml.data.file_images import FileImages
+from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.protocol import Protocol
+from keras_dml.data.split import Split
+from keras_dml.data.zero_shot import assemble, prepared
+
+PROTOCOL = Protocol(train_classes=11_318, train_images=59_551, test_classes=11_316, test_images=60_502)
+ARCHIVES = (
+    Archive(
+        "Stanford_Online_Products.zip",
+        "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+        3_083_860_082,
+        "b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",
+    ),
+)
+LAYOUT = """\
+  [Stanford_Online_Products/]Ebay_train.txt, Ebay_test.txt
+  [Stanford_Online_Products/]bicycle_final/*.JPG ... toaster_final/*.JPG"""
+
+
+def load_sop(options: LoadOptions) -> Benchmark:
+    """The official lists: 11,318 products for training (59,551 images), 11,316 others for test (60,502)."""
+    root = options.data_dir
+    bases = [] if root is None else [root, root / "Stanford_Online_Products"]
+    base = next((base for base in bases if (base / "Ebay_train.txt").is_file()), None)
+    if base is not None:
+        train, test = (_from_list(base, base / f"Ebay_{side}.txt") for side in ("train", "test"))
+    else:
+        folder = prepared("sop", options, "stanford_online_products", ARCHIVES, LAYOUT)
+        train, test = (_from_records(folder, side) for side in ("train", "test"))
+    return assemble("sop", options, PROTOCOL, train, test)
+
+
+def _from_list(base: pathlib.Path, path: pathlib.Path) -> Split:
+    if not path.is_file():
+        raise DataError(f"{path} is missing. Expected:\n{LAYOUT}")
+    # image_id class_id super_class_id path, under a line with these names.
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+    rows.sort(key=lambda row: (int(row[1]), int(row[0])))
+    files = [base / row[3] for row in rows]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(files)} images that {path} lists are missing: {missing[0]}")
+    return _numbered(FileImages(files), np.array([int(row[1]) for row in rows]), [row[3] for row in rows])
+
+
+def _from_records(folder: pathlib.Path, side: str) -> Split:
+    table = tfrecords.read_table(folder, (side,), ("class_id",))
+    order = np.argsort(table.columns["class_id"], kind="stable")
+    # The records keep no file names: their order is the images' identity.
+    ids = [f"{side}/{row:05d}" for row in order]
+    return _numbered(table.images.subset(order), table.columns["class_id"][order] + 1, ids)
+
+
+def _numbered(images: FileImages | tfrecords.PackedImages, numbers: np.ndarray, ids: list[str]) -> Split:
+    """A split with classes named by their official number, counted from 1."""
+    kept, labels = np.unique(numbers, return_inverse=True)
+    return Split(images, labels, [f"{number:05d}" for number in kept], ids)

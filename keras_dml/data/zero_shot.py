@@ -1,0 +1,74 @@
+"""What the loaders of published benchmarks share."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_dml.data import tfrecords
+from keras_dml.data.archive import Archive
+from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.data_error import DataError
+from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.protocol import Protocol
+from keras_dml.data.split import Split
+
+
+def prepared(
+    name: str,
+    options: LoadOptions,
+    dataset: str,
+    archives: Sequence[Archive],
+    layout: str,
+    config: str | None = None,
+) -> pathlib.Path:
+    """The folder of a data set prepared by TensorFlow Datasets, downloaded if that is allowed and needed.
+
+    Raises:
+        DataError: If it is not there, with what is looked for and what archives it comes from.
+    """
+    found = tfrecords.find_prepared(options.data_dir, dataset, config)
+    if found is not None:
+        return found
+    if options.may_download:
+        return tfrecords.download(options.data_dir, dataset, archives, layout, config)
+    missing = "does not exist" if not (options.data_dir and options.data_dir.exists()) else "holds no such data"
+    needed = "\n".join(f"  {archive}" for archive in archives)
+    raise DataError(
+        f"The benchmark {name!r}: {options.data_dir} {missing}. Looked for the unpacked archives:\n{layout}\n"
+        f"or for {dataset}{'' if config is None else '/' + config}/VERSION as TensorFlow Datasets prepares it. "
+        "Where that library should download and prepare it there, say so with download=True. "
+        f"The archives:\n{needed}"
+    )
+
+
+def split_by_class(everything: Split, train_classes: int) -> tuple[Split, Split]:
+    """Images with labels below `train_classes`, and the others."""
+    train = everything.labels < train_classes
+    return everything.subset(np.flatnonzero(train)), everything.subset(np.flatnonzero(~train))
+
+
+def assemble(
+    name: str,
+    options: LoadOptions,
+    protocol: Protocol,
+    train: Split,
+    test: Split,
+    gallery: Split | None = None,
+) -> Benchmark:
+    """The benchmark, if its numbers are the protocol's or a subset is asked for.
+
+    Raises:
+        DataError: If they are not, or a side is empty.
+    """
+    for side, split in (("training", train), ("test", test), ("gallery", gallery)):
+        if split is not None and not len(split):
+            raise DataError(f"The {side} side of {name!r} holds no image. Data folder: {options.data_dir}")
+    if not options.subset:
+        protocol.check(name, train, test, gallery)
+    return Benchmark(name, train, test, gallery, subset=options.subset)
+
+
+def by_class_then_name(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The order of rows that no reader depends on: by label, then by name."""
+    return np.lexsort((np.asarray(names), labels))
