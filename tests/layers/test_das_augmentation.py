@@ -245,6 +245,7 @@ def test_produced_embeddings_scale_the_mask_and_shift_by_a_bank_row(jit):
         reference.step(values, labels)  # the batch's own differences can be drawn already
         np.testing.assert_array_equal(union[:9], values)
         np.testing.assert_array_equal(union_labels, np.tile(labels, 5))
+        cursor = layer.bank_cursor.numpy()
         for block in range(1, 5):
             for i, label in enumerate(labels):
                 produced = union[block * 9 + i]
@@ -254,15 +255,17 @@ def test_produced_embeddings_scale_the_mask_and_shift_by_a_bank_row(jit):
                 errors = [np.abs(produced - values[i] - row)[~mask].max() for row in bank]
                 best = int(np.argmin(errors))
                 assert errors[best] < 1e-6
-                drawn[len(bank), best] += 1
+                drawn["age", len(bank), best] += 1
+                drawn["slot", len(bank), (cursor[label] + best) % Z] += 1  # of a full bank: the cursor is at the oldest
                 factor = ((produced - bank[best]) / values[i])[mask]
                 large = np.abs(values[i][mask]) > 0.05
                 assert ((factor >= low - 1e-4) & (factor <= high + 1e-4))[large].all()
                 factors.extend(factor[large])
     # Every filled row is drawn, about equally often; the factors fill their range evenly.
-    counts = np.array([drawn[Z, k] for k in range(Z)])
-    assert counts.sum() > 500
-    assert (np.abs(counts / counts.sum() - 1 / Z) < 0.06).all()
+    for kind in ("age", "slot"):
+        counts = np.array([drawn[kind, Z, k] for k in range(Z)])
+        assert counts.sum() > 500
+        assert (np.abs(counts / counts.sum() - 1 / Z) < 0.06).all()
     quartiles = np.histogram(factors, np.linspace(low, high, 5))[0] / len(factors)
     np.testing.assert_allclose(quartiles, 0.25, atol=0.03)
     assert len(np.unique(np.round(factors, 5))) > 0.9 * len(factors)
