@@ -49,6 +49,9 @@ class Recipe:
         auxiliary_weight: w of `L(real) + w L(real + produced)`; see `MetricLearner`.
         classes_per_batch: P.
         images_per_class: K.
+        augment: How a training image is varied: "random_resized_crop", "random_affine", or None for the test
+            preprocessing.
+        augment_args: Arguments of the augmentation.
         replacement: Whether classes and images of a batch are drawn with replacement.
         learning_rate: Of Adam, for the encoder.
         loss_learning_rate: For weights of the loss; the loss's own suggestion by default.
@@ -84,6 +87,8 @@ class Recipe:
     loss_args: Options = dataclasses.field(default_factory=dict)
     das: DAS | None = None
     auxiliary_weight: float | None = None
+    augment: str | None = None
+    augment_args: Options = dataclasses.field(default_factory=dict)
     replacement: bool = True
     loss_learning_rate: float | None = None
     l2_decay: float = 0.0

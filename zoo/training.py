@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing
+from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
+from keras_dml.utils.suggestions import unknown_name
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe
 
@@ -51,6 +52,16 @@ def build_encoder(recipe: Recipe) -> "keras.Model":
     )
 
 
+def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
+    """How the recipe varies its training images, or None."""
+    if recipe.augment is None:
+        return None
+    known = {"random_resized_crop": RandomResizedCrop, "random_affine": RandomAffine}
+    if recipe.augment not in known:
+        raise ValueError(unknown_name("augmentation", recipe.augment, known))
+    return known[recipe.augment](recipe.input_size, recipe.channels, **recipe.augment_args)
+
+
 def build_loss(recipe: Recipe, num_classes: int) -> Any:
     """The recipe's loss; proxies and per-class margins get one row for each training class."""
     from keras_dml import losses
@@ -60,7 +71,7 @@ def build_loss(recipe: Recipe, num_classes: int) -> Any:
         return losses.similarity(name, **recipe.loss_args)
     if library:
         raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {recipe.loss!r}")
-    return losses.build(name, num_classes=num_classes, **recipe.loss_args)
+    return losses.get(name)
 
 
 def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_per_epoch: int, seed: int) -> Any:
@@ -153,6 +164,7 @@ def train(
         settings.images_per_class,
         seed=seed,
         replacement=settings.replacement,
+        augment=build_augment(settings),
     )
     model = build_model(settings, encoder, benchmark.train.num_classes, batches.steps_per_epoch, seed)
     config = {

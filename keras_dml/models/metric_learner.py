@@ -92,9 +92,8 @@ class MetricLearner(keras.Model):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Builds the encoder on `input_shape`, then whatever works on embeddings."""
-        if not self.encoder.built:
-            self.encoder.build(input_shape)
-        self._build_heads(self.encoder.compute_output_shape(input_shape))
+        # A symbolic call builds any encoder and tells its output's shape.
+        self._build_heads(self.encoder(keras.KerasTensor(input_shape)).shape)
         self.built = True
 
     def _build_heads(self, embedding_shape: Sequence[int | None]) -> None:
@@ -104,9 +103,10 @@ class MetricLearner(keras.Model):
                 "The encoder must return embeddings of shape (batch, dim) with a known dim. "
                 f"Received: output shape {tuple(embedding_shape)}"
             )
-        shape = (None, embedding_shape[-1])
+        shape = self._embedding_shape = (None, embedding_shape[-1])
         if self.augmentation is not None and not self.augmentation.built:
-            self.augmentation.build(shape, (None,))
+            # A symbolic call, which builds any layer whatever the signature of its `build`.
+            self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
         if self.similarity is not None and not self.similarity.built:
             self.similarity.build([shape, shape])
         if self.embedding_loss is not None and not self.embedding_loss.built:
@@ -171,7 +171,7 @@ class MetricLearner(keras.Model):
         # Keras locks a built layer against new sublayers, and goes on tracking the weights of one that is replaced.
         self._tracker.unlock()
         if self.embedding_loss is not None:
-            del self.embedding_loss
+            self._tracker.untrack(self.embedding_loss)
         self.embedding_loss = resolved
         self.loss_optimizer = self._make_loss_optimizer(loss_optimizer)
         self._log_means = _LogMeans()
@@ -184,19 +184,16 @@ class MetricLearner(keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         if self.built:
-            self._build_heads((None, self._embedding_dim()))
-
-    def _embedding_dim(self) -> int:
-        return self.encoder.output_shape[-1]
+            self._build_heads(self._embedding_shape)
 
     def _make_loss_optimizer(self, given: Any) -> keras.optimizers.Optimizer:
         if given is not None:
             return keras.optimizers.get(given)
-        main = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        main: keras.optimizers.Optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         config = main.get_config()
         config["name"] = f"loss_{config['name']}"
         if "weight_decay" in config:
-            config["weight_decay"] = None
+            config["weight_decay"] = 0.0
         rate = getattr(self.embedding_loss, "parameter_learning_rate", None)
         if rate is not None:
             config["learning_rate"] = rate
@@ -216,12 +213,12 @@ class MetricLearner(keras.Model):
     def train_step(self, data: Any) -> Logs:
         """One update on a batch `(images, labels)`."""
         images, labels = self._unpack(data)
-        encoder_variables = self.encoder.trainable_variables
-        head_variables = self._head_variables
         with tf.GradientTape() as tape:
             embeddings = self(images, training=not self.frozen_batch_norm)
             value, logs = self._training_loss(labels, embeddings)
             scaled = self.optimizer.scale_loss(value)
+        # Only now: a subclassed encoder may have been built by the call above.
+        encoder_variables, head_variables = self.encoder.trainable_variables, self._head_variables
         gradients = tape.gradient(scaled, [*encoder_variables, *head_variables])
         self._apply(gradients[: len(encoder_variables)], gradients[len(encoder_variables) :])
         return self._step_logs(value, logs, labels, embeddings)
@@ -340,10 +337,8 @@ class MetricLearner(keras.Model):
                 every step wait for the device.
         """
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            if callbacks is None:
-                given = []
-            else:
-                given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+            given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+            given = [callback for callback in given if callback is not None]
             given.sort(key=lambda callback: not isinstance(callback, RetrievalEvaluation))
             callbacks = [_AugmentationState(), *given]
         if isinstance(args[0] if args else kwargs.get("x"), tf.data.Dataset):

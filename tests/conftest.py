@@ -1,0 +1,18 @@
+"""What every test runs under."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras_state():
+    """Same seed for every test, and no dtype policy left over from the one before."""
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(1234)
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session()

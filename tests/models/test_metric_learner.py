@@ -1,0 +1,298 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_dml as dml
+from keras_dml import losses
+
+DIM, CLASSES = 6, 4
+
+
+def encoder(batch_norm=False, seed=3):
+    """A small dense encoder, so that a step can be recomputed by hand."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(8, name="hidden")(inputs)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.Dense(DIM, name="embedding", dtype="float32")(x)
+    return keras.Model(inputs, keras.layers.UnitNormalization(dtype="float32")(x))
+
+
+def batch(seed=0, n=12):
+    random = np.random.default_rng(seed)
+    return random.normal(size=(n, 5)).astype("float32"), (np.arange(n) % CLASSES).astype("int32")
+
+
+def spread(labels, embeddings):
+    """A smooth loss with an easy gradient: mean square distance of same-class rows minus a share of all others."""
+    difference = embeddings[:, None] - embeddings[None]
+    square = ops.sum(difference * difference, -1)
+    same = ops.cast(ops.equal(labels[:, None], labels[None]), square.dtype)
+    return ops.mean(square * (same - 0.25))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Doubling(keras.layers.Layer):
+    """An augmentation that hands on every embedding and its negative."""
+
+    def call(self, embeddings, labels, training=None):
+        if not training:
+            return embeddings, labels
+        return ops.concatenate([embeddings, -embeddings]), ops.concatenate([labels, labels])
+
+
+def weights(model):
+    return [w.numpy() for w in model.encoder.trainable_variables]
+
+
+def manual_gradients(model, x, y, loss=spread):
+    with tf.GradientTape() as tape:
+        value = loss(y, model.encoder(x, training=True))
+    return [g.numpy() for g in tape.gradient(value, model.encoder.trainable_variables)], float(value)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_step_is_the_gradient_step(jit):
+    model = dml.MetricLearner(encoder())
+    model.compile(keras.optimizers.SGD(0.5), loss=spread, jit_compile=jit)
+    x, y = batch()
+    before = weights(model)
+    gradients, value = manual_gradients(model, x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(value, rel=1e-5)
+    for old, gradient, new in zip(before, gradients, weights(model), strict=True):
+        np.testing.assert_allclose(new, old - 0.5 * gradient, atol=1e-6)
+
+
+def test_decay_is_coupled_and_comes_after_clipping():
+    model = dml.MetricLearner(encoder(), l2_decay=0.1, clip_norm=0.01)
+    model.compile(keras.optimizers.SGD(1.0), loss=spread)
+    x, y = batch()
+    before = weights(model)
+    gradients, _ = manual_gradients(model, x, y)
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    assert norm > 0.01
+    model.train_on_batch(x, y)
+    for old, gradient, new in zip(before, gradients, weights(model), strict=True):
+        np.testing.assert_allclose(new, old - (gradient * 0.01 / norm + 0.1 * old), atol=1e-6)
+
+
+def test_clipping_leaves_small_gradients_alone():
+    model = dml.MetricLearner(encoder(), clip_norm=1e6)
+    model.compile(keras.optimizers.SGD(1.0), loss=spread)
+    x, y = batch()
+    before = weights(model)
+    gradients, _ = manual_gradients(model, x, y)
+    model.train_on_batch(x, y)
+    for old, gradient, new in zip(before, gradients, weights(model), strict=True):
+        np.testing.assert_allclose(new, old - gradient, atol=1e-6)
+
+
+def test_coupled_decay_differs_from_decoupled():
+    """With Adam the two decays are different updates: a zero gradient still moves weights by the full rate."""
+    model = dml.MetricLearner(encoder(), l2_decay=1.0)
+    model.compile(keras.optimizers.Adam(0.1), loss=lambda labels, embeddings: 0.0 * ops.sum(embeddings))
+    before = weights(model)
+    model.train_on_batch(*batch())
+    for old, new in zip(before, weights(model), strict=True):
+        moved = old[np.abs(old) > 1e-2] - new[np.abs(old) > 1e-2]
+        np.testing.assert_allclose(moved, 0.1 * np.sign(old[np.abs(old) > 1e-2]), rtol=0.05)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_batch_norm(frozen):
+    model = dml.MetricLearner(encoder(batch_norm=True), frozen_batch_norm=frozen)
+    model.compile(keras.optimizers.SGD(0.5), loss=spread)
+    norm = model.encoder.get_layer("bn")
+    norm.moving_mean.assign(np.full(8, 0.3))
+    before = [w.numpy() for w in (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)]
+    model.train_on_batch(*batch())
+    after = [w.numpy() for w in (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)]
+    assert np.array_equal(before[0], after[0]) == frozen
+    assert np.array_equal(before[1], after[1]) == frozen
+    assert not np.array_equal(before[2], after[2])
+    assert not np.array_equal(before[3], after[3])
+
+
+@pytest.mark.parametrize("auxiliary", [None, 0.7])
+def test_loss_on_the_union(auxiliary):
+    model = dml.MetricLearner(encoder(), augmentation=Doubling(), auxiliary_weight=auxiliary)
+    model.compile(keras.optimizers.SGD(0.5), loss=spread)
+    x, y = batch()
+
+    def expected(labels, embeddings):
+        union = spread(np.concatenate([labels, labels]), ops.concatenate([embeddings, -embeddings]))
+        return union if auxiliary is None else spread(labels, embeddings) + auxiliary * union
+
+    before = weights(model)
+    gradients, value = manual_gradients(model, x, y, expected)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(value, rel=1e-5)
+    # Every produced row is the negative of a unit vector, hence two away from it.
+    assert logs["produced_distance"] == pytest.approx(2.0, rel=1e-5)
+    for old, gradient, new in zip(before, gradients, weights(model), strict=True):
+        np.testing.assert_allclose(new, old - 0.5 * gradient, atol=1e-6)
+
+
+def test_evaluate_and_predict_use_real_embeddings_only():
+    model = dml.MetricLearner(encoder(), augmentation=Doubling())
+    model.compile(keras.optimizers.SGD(0.5), loss=spread)
+    x, y = batch()
+    embeddings = model.predict(x, verbose=0)
+    np.testing.assert_allclose(embeddings, model.encoder(x).numpy(), atol=1e-6)
+    assert model.evaluate(x, y, batch_size=12, verbose=0) == pytest.approx(float(spread(y, embeddings)), rel=1e-5)
+
+
+def das_model(policy="float32", **kwargs):
+    keras.config.set_dtype_policy(policy)
+    model = dml.MetricLearner(encoder(), augmentation=dml.layers.DASAugmentation(CLASSES, top_k=2, seed=7))
+    model.compile(keras.optimizers.Adam(1e-2), loss=losses.MarginLoss(CLASSES), **kwargs)
+    return model
+
+
+def data(steps):
+    # Of known length: where it is not, Keras starts a step too many, which counts in the optimiser.
+    xs, ys = zip(*(batch(seed) for seed in range(steps)), strict=True)
+    return tf.data.Dataset.from_tensor_slices((np.concatenate(xs), np.concatenate(ys))).batch(12, drop_remainder=True)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_fit_with_das_and_a_loss_with_weights(policy, jit):
+    model = das_model(policy, jit_compile=jit)
+    beta = model.embedding_loss.trainable_variables[0].numpy()
+    history = model.fit(data(6), epochs=2, verbose=0).history
+    assert set(history) == {"loss", "produced_distance", "produced_share", "bank_fill"}
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert 0 < history["produced_share"][0] < 1
+    assert not np.array_equal(beta, model.embedding_loss.trainable_variables[0].numpy())
+    assert model.augmentation.frequency_recorder_matrix.numpy().sum() == 2 * 6 * 12 * 2
+
+
+def test_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
+    model = das_model()
+    model.fit(data(4), verbose=0)
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        restored.augmentation.transformation_bank.numpy(), model.augmentation.transformation_bank.numpy()
+    )
+    for learner in (model, restored):
+        learner.fit(data(3), verbose=0)
+    for ours, theirs in zip(model.variables, restored.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for ours, theirs in zip(model.loss_optimizer.variables, restored.loss_optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_weights_file_carries_optimisers_and_state(tmp_path):
+    model = das_model()
+    model.fit(data(4), verbose=0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = das_model()
+    other.load_weights(tmp_path / "model.weights.h5")
+    for learner in (model, other):
+        learner.fit(data(3), verbose=0)
+    for ours, theirs in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_steps_per_execution_changes_nothing():
+    single, several = das_model(), das_model(steps_per_execution=3)
+    for learner in (single, several):
+        learner.fit(data(6), verbose=0)
+    for ours, theirs in zip(single.variables, several.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_loss_has_its_own_rate():
+    model = dml.MetricLearner(encoder())
+    model.compile(keras.optimizers.SGD(0.0), loss=losses.MarginLoss(CLASSES), loss_optimizer=keras.optimizers.SGD(0.1))
+    encoder_before, beta_before = weights(model), model.embedding_loss.trainable_variables[0].numpy()
+    model.train_on_batch(*batch())
+    assert all(np.array_equal(old, new) for old, new in zip(encoder_before, weights(model), strict=True))
+    assert not np.array_equal(beta_before, model.embedding_loss.trainable_variables[0].numpy())
+
+
+def test_suggested_rate_without_decay_is_the_default():
+    model = dml.MetricLearner(encoder())
+    model.compile(keras.optimizers.AdamW(1e-2, weight_decay=0.1), loss=losses.MarginLoss(CLASSES))
+    assert float(model.loss_optimizer.learning_rate.numpy()) == pytest.approx(5e-4)
+    assert not model.loss_optimizer.weight_decay
+
+
+def test_float16_overflow_skips_the_loss_weights_too():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = dml.MetricLearner(encoder())
+    model.compile(keras.optimizers.SGD(0.1), loss=losses.MarginLoss(CLASSES))
+    x, y = batch()
+    before = [w.numpy() for w in model.trainable_variables]
+    model.train_on_batch(x * np.float32(np.inf), y)
+    assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, model.trainable_variables, strict=True))
+
+
+def test_compiling_again_forgets_the_old_loss():
+    model = dml.MetricLearner(encoder())
+    plain = len(model.trainable_variables)
+    model.compile("sgd", loss=losses.MarginLoss(CLASSES))
+    assert len(model.trainable_variables) == plain + 1
+    model.fit(*batch(), batch_size=12, verbose=0)
+    model.compile("sgd", loss=spread)
+    assert len(model.trainable_variables) == plain
+    model.fit(*batch(), batch_size=12, verbose=0)
+
+
+def test_encoder_without_an_input_shape_is_built_by_fit():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(DIM)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = dml.MetricLearner(Subclassed(), augmentation=dml.layers.DASAugmentation(CLASSES, top_k=2))
+    model.compile("sgd", loss=losses.MarginLoss(CLASSES))
+    history = model.fit(*batch(), batch_size=12, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][0] != history["loss"][1]
+
+
+def test_wrong_labels_are_refused_at_the_end_of_the_epoch():
+    model = das_model()
+    x, y = batch()
+    y[5] = CLASSES
+    with pytest.raises(ValueError, match=r"label"):
+        model.fit(x, y, batch_size=12, verbose=0)
+    assert model.augmentation.frequency_recorder_matrix.numpy().sum() == 2 * 11
+
+
+def test_errors_name_the_value():
+    x, y = batch()
+    model = dml.MetricLearner(encoder())
+    with pytest.raises(ValueError, match="`loss` is missing"):
+        model.compile("sgd")
+    with pytest.raises(ValueError, match=r"Unknown loss 'margn'.*'margin'"):
+        model.compile("sgd", loss="margn")
+    model.compile("sgd", loss=spread)
+    with pytest.raises(ValueError, match="no sample weights"):
+        model.fit(x, y, sample_weight=np.ones(len(y)), verbose=0)
+    with pytest.raises(ValueError, match=r"not one-hot rows.*\(12, 4\)|not one-hot rows.*\(None, 4\)"):
+        model.fit(x, keras.utils.to_categorical(y, CLASSES), batch_size=12, verbose=0)
+    with pytest.raises(ValueError, match="needs labels"):
+        model.fit(x, verbose=0)
+    with pytest.raises(ValueError, match="l2_decay=-1"):
+        dml.MetricLearner(encoder(), l2_decay=-1)
+    with pytest.raises(ValueError, match="clip_norm=0"):
+        dml.MetricLearner(encoder(), clip_norm=0)
+    with pytest.raises(ValueError, match=r"auxiliary_weight=1\.0"):
+        dml.MetricLearner(encoder(), auxiliary_weight=1.0)
+    with pytest.raises(ValueError, match=r"keras\.Model"):
+        dml.MetricLearner(lambda images: images)
+    inputs = keras.Input((2, 5))
+    sequences = keras.Model(inputs, keras.layers.Dense(5)(inputs))
+    with pytest.raises(ValueError, match=r"\(None, 2, 5\)"):
+        dml.MetricLearner(sequences)

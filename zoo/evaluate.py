@@ -1,0 +1,200 @@
+"""Retrieval and clustering metrics of a saved run, of any embeddings, or of an encoder as it is.
+
+    python -m zoo.evaluate runs/digits                                 the shipped run of an experiment
+    python -m zoo.evaluate runs/digits/das/seed-1                      one run
+    python -m zoo.evaluate embeddings.npz --gallery gallery.npz        arrays `embeddings` (n, d) and `labels` (n,)
+    python -m zoo.evaluate encoder.keras --benchmark cub200 --data-dir ~/data     without training
+
+Prints a table and writes the numbers as JSON beside what was evaluated (`--output` for another place).
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.files import write_json
+from zoo.saved_run import Embeddings, open_run, read_embeddings
+
+if TYPE_CHECKING:
+    from keras_dml.evaluation import RetrievalResult
+
+TITLES = {
+    "map@r": "MAP@R",
+    "r_precision": "R-precision",
+    "map@1000": "mAP@1000, divided by R",
+    "map@1000_reference": "mAP@1000, divided by R + 1 (DAS authors' code)",
+    "mrr": "Mean reciprocal rank",
+    "nmi": "NMI of k-means",
+    "ami": "AMI of k-means",
+    "f1": "F1 of k-means",
+    "intra_class_distance": "Distance within classes",
+    "inter_class_distance": "Distance between class centres",
+    "intra_over_inter": "Within / between",
+    "spectral_decay": "Spectral decay",
+    "spectral_decay_without_first": "Spectral decay without the largest value",
+}
+
+
+def title(name: str) -> str:
+    """A metric's name for people."""
+    return TITLES.get(name, name.replace("recall@", "Recall@").replace("precision@", "Precision@"))
+
+
+def evaluate(
+    queries: Embeddings,
+    gallery: Embeddings | None = None,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    metric: str = "cosine",
+    clusters: int | None = None,
+    seed: int = 0,
+    keep_neighbors: int | None = None,
+) -> "RetrievalResult":
+    """Evaluates saved embeddings; a query is kept out of its own ranking by id where both sides have ids."""
+    from keras_dml.evaluation import evaluate_retrieval
+
+    shared = gallery is not None and queries.ids is not None and gallery.ids is not None
+    return evaluate_retrieval(
+        queries.vectors,
+        queries.labels,
+        None if gallery is None else gallery.vectors,
+        None if gallery is None else gallery.labels,
+        ks=ks,
+        ids=queries.ids if gallery is None or shared else None,
+        gallery_ids=gallery.ids if shared and gallery is not None else None,
+        metric=metric,
+        clusters=clusters,
+        seed=seed,
+        keep_neighbors=keep_neighbors,
+    )
+
+
+def record(result: "RetrievalResult", clustering: bool = True) -> dict[str, Any]:
+    """All numbers of an evaluation, ready for JSON; what is not finite becomes null."""
+    values = result.to_dict(clustering=clustering, geometry=True)
+    intervals = {name: result.confidence_interval(name) for name in result.metric_names()}
+    return {
+        "queries": len(result.labels),
+        "gallery": len(result.gallery_labels),
+        "singletons": result.num_singletons,
+        "metric": result.metric,
+        "depth": result.depth,
+        "metrics": {name: _finite(value) for name, value in values.items()},
+        "confidence_95": {name: [_finite(end) for end in ends] for name, ends in intervals.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def table(values: dict[str, Any]) -> str:
+    """A record as a Markdown table with 95 % intervals, bootstrapped over classes."""
+    lines = [("", "", "95 % interval"), ("---", "---:", "---:")]
+    for name, value in values["metrics"].items():
+        low, high = values["confidence_95"].get(name, (None, None))
+        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        lines.append((title(name), "not finite" if value is None else f"{value:.4f}", interval))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    rows = [f"| {a.ljust(widths[0])} | {b.rjust(widths[1])} | {c.rjust(widths[2])} |" for a, b, c in lines]
+    notes = [f"{values['queries']} queries, {values['gallery']} in the gallery, {values['metric']} distance."]
+    if values["singletons"]:
+        notes.append(
+            f"{values['singletons']} queries have no other item of their class to find and are left out of the means."
+        )
+    return "\n".join([*rows, "", *notes])
+
+
+def embed(
+    encoder_path: pathlib.Path,
+    benchmark_name: str,
+    data_dir: pathlib.Path | None = None,
+    resize: int | None = None,
+    batch_size: int = 64,
+) -> tuple[Embeddings, Embeddings | None]:
+    """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder."""
+    import keras
+
+    from keras_dml import backbones, data, layers  # noqa: F401  registers the layers of saved encoders
+
+    benchmark = data.load(benchmark_name, data_dir)
+    encoder = keras.models.load_model(encoder_path, compile=False)
+    _, height, width, channels = encoder.input_shape
+    if height is None or height != width:
+        raise ValueError(
+            f"The encoder must take square images of a fixed size. Received: input shape {encoder.input_shape}"
+        )
+    inputs = data.ImagePreprocessing(height, resize, channels)
+
+    def side(split: "data.Split") -> Embeddings:
+        vectors = encoder.predict(split.dataset(inputs, batch_size), verbose=0)
+        return Embeddings(vectors, split.labels, split.ids, split.class_names)
+
+    return side(benchmark.test), None if benchmark.gallery is None else side(benchmark.gallery)
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Embeddings, Embeddings | None, tuple[int, ...], pathlib.Path]:
+    """Queries, gallery, ranks, and where the record goes."""
+    target, gallery = arguments.target, None
+    ks: tuple[int, ...] = (1, 2, 4, 8)
+    if arguments.gallery is not None:
+        gallery = read_embeddings(arguments.gallery)
+    if target.suffix == ".npz":
+        queries, output = read_embeddings(target), target.with_suffix(".evaluation.json")
+    elif target.suffix == ".keras":
+        if arguments.benchmark is None:
+            raise ValueError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
+        queries, embedded = embed(
+            target, arguments.benchmark, arguments.data_dir, arguments.resize, arguments.batch_size
+        )
+        gallery = gallery or embedded
+        output = target.with_suffix(f".{arguments.benchmark}.evaluation.json")
+    else:
+        run = open_run(target)
+        ks, output = run.ks, run.folder / "evaluation.json"
+        queries, gallery = run.embeddings(), gallery or run.gallery()
+    return queries, gallery, arguments.ks or ks, arguments.output or output
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("target", type=pathlib.Path, help="run folder, experiment folder, .npz or .keras")
+    parser.add_argument("--gallery", type=pathlib.Path, help=".npz of a gallery of its own")
+    parser.add_argument("--benchmark", help="test images for a .keras encoder")
+    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images")
+    parser.add_argument("--resize", type=int, help="short side before the centre crop, for a .keras encoder")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--ks", type=_ranks, help="ranks, as in 1,10,100 (default: the recipe's, or 1,2,4,8)")
+    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument(
+        "--clusters", type=int, help="k-means clusters (default: test classes; the DAS authors: training classes)"
+    )
+    parser.add_argument("--no-clustering", action="store_true", help="skip k-means, which is slow on large sets")
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means")
+    parser.add_argument("--output", type=pathlib.Path, help="where the JSON goes")
+    arguments = parser.parse_args(argv)
+    try:
+        queries, gallery, ks, output = _read(arguments)
+        result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
+        values = record(result, clustering=not arguments.no_clustering)
+        write_json(output, values)
+    except (ValueError, OSError, json.JSONDecodeError) as error:
+        print(f"zoo.evaluate: {error}", file=sys.stderr)
+        return 1
+    print(table(values))
+    print(f"\nWritten to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Trains and compares the arms of a recipe: `python -m zoo.reproduce digits`."""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import sys
+
+from zoo import recipes
+from zoo.recipe import Recipe, override
+
+DESCRIPTION = """\
+Trains every arm of a recipe with every seed, compares them on classes never seen in training, draws the pictures and
+exports a searchable index. The same command resumes an interrupted experiment and shows a finished one again."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if options.list:
+        print(listing())
+        return 0
+    if options.name is None:
+        parser.error("name a recipe, or see them all with --list")
+    try:
+        recipe = _recipe(options)
+        reproduce(recipe, options.output or pathlib.Path("runs") / recipe.name, options.data_dir)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing that was trained is lost: the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def reproduce(recipe: Recipe, folder: pathlib.Path, data_dir: pathlib.Path | None = None) -> None:
+    """Runs a recipe into `folder`; goes on with, or shows again, what is there.
+
+    Args:
+        recipe: What to run.
+        folder: The experiment folder.
+        data_dir: Where the images are, for benchmarks that need it.
+    """
+    print(f"{recipe.name}: {recipe.summary}", flush=True)
+    from keras_dml.data import load
+    from zoo.experiment import Experiment
+
+    experiment = Experiment(recipe, folder)
+    experiment.start()
+    benchmark = load(recipe.benchmark, data_dir)
+    train, test = benchmark.train, benchmark.test
+    print(
+        f"Training: {len(train)} images of {train.num_classes} classes. "
+        f"Test: {len(test)} images of {test.num_classes} other classes.",
+        flush=True,
+    )
+    if experiment.finished:
+        print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
+    experiment.train(benchmark)
+    table = experiment.summarise(benchmark)
+    seeds = len(recipe.seeds)
+    print(f"\nUnseen classes, last epoch; mean ± standard deviation over {seeds} seeds:\n\n{table}\n")
+
+
+def listing() -> str:
+    """The recipes, a line each."""
+    width = max(map(len, recipes.RECIPES))
+    return "\n".join(f"{name:<{width}}  {recipe.summary}" for name, recipe in recipes.RECIPES.items())
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    recipe = recipes.get(options.name)
+    if options.epochs is not None:
+        recipe = dataclasses.replace(recipe, epochs=options.epochs)
+    if options.seed:
+        recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
+    return override(recipe, options.set)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zoo.reproduce", description=DESCRIPTION)
+    parser.add_argument("name", nargs="?", help="a recipe; see --list")
+    parser.add_argument("--list", action="store_true", help="show what can be reproduced, and stop")
+    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images, where it needs one")
+    parser.add_argument("--output", type=pathlib.Path, help="experiment folder (default: runs/NAME)")
+    parser.add_argument("--epochs", type=_positive, help="epochs, instead of the recipe's")
+    parser.add_argument("--seed", type=int, action="append", help="a seed, instead of the recipe's; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field of the recipe, for example learning_rate=3e-4 or das.top_k=8; may be repeated",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
