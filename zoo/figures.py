@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def neighbour_grid(
     columns = neighbours.shape[1] + 1
     figure = Figure(figsize=(0.9 * columns, 0.95 * len(queries) + 0.9), layout="constrained", dpi=110)
     figure.suptitle(title)
-    grid = figure.subplots(len(queries), columns, squeeze=False)
+    grid: Any = figure.subplots(len(queries), columns, squeeze=False)
     for axes_row, query, found in zip(grid, queries, neighbours, strict=True):
         for axes, row in zip(axes_row, [query, *found], strict=True):
             axes.imshow(split.image(int(row)).squeeze(), cmap="gray", vmin=0, vmax=255)

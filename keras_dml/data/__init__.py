@@ -6,6 +6,7 @@ from keras_dml.data.class_batches import ClassBatches
 from keras_dml.data.data_error import DataError
 from keras_dml.data.image_preprocessing import ImagePreprocessing
 from keras_dml.data.image_source import ImageSource
+from keras_dml.data.random_affine import RandomAffine
 from keras_dml.data.random_resized_crop import RandomResizedCrop
 from keras_dml.data.registry import BENCHMARKS, load
 from keras_dml.data.split import Split
@@ -18,6 +19,7 @@ __all__ = [
     "DataError",
     "ImagePreprocessing",
     "ImageSource",
+    "RandomAffine",
     "RandomResizedCrop",
     "Split",
     "load",
