@@ -3,10 +3,15 @@
 Formats are told apart by their first bytes, as TensorFlow's decode_image does.
 """
 
+import re
 import struct
 
 # A progressive JPEG may hold any number of scans over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100
+# Walking the headers must be quick for hostile files too.
+MAX_SEGMENTS = 10_000
+MAX_GIF_BLOCKS = 200_000
+_FILL = re.compile(rb"\xff+")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -47,11 +52,11 @@ def _jpeg(content: bytes) -> tuple[int, int]:
     if content.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ValueError(f"the JPEG has more than {MAX_JPEG_SCANS} scans")
     position = 2
-    while True:
-        while content[position] != 0xFF:
-            position += 1
-        while content[position] == 0xFF:
-            position += 1
+    for _ in range(MAX_SEGMENTS):
+        fill = _FILL.search(content, position)
+        if fill is None:
+            raise IndexError
+        position = fill.end()
         marker = content[position]
         position += 1
         if marker in _START_OF_FRAME:
@@ -59,28 +64,29 @@ def _jpeg(content: bytes) -> tuple[int, int]:
             return height, width
         if marker in (0xD9, 0xDA):
             raise ValueError("the JPEG has no frame header before its data")
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             continue
         (length,) = struct.unpack_from(">H", content, position)
         position += length
+    raise ValueError(f"the JPEG has more than {MAX_SEGMENTS} segments before its frame")
 
 
 def _gif(content: bytes) -> tuple[int, int, int]:
     """Walks the blocks: the decoder unpacks every frame, although only the first is used."""
     width, height = struct.unpack_from("<HH", content, 6)
     position = 13 + (3 << ((content[10] & 7) + 1) if content[10] & 0x80 else 0)
-    pixels = frames = 0
+    pixels = frames = blocks = 0
     while True:
         kind = content[position : position + 1]
         if kind == b"!":
-            position = _skip_blocks(content, position + 2)
+            position, blocks = _skip_blocks(content, position + 2, blocks)
         elif kind == b",":
             frame_width, frame_height, flags = struct.unpack_from("<HHB", content, position + 5)
             frames += 1
             pixels += frame_width * frame_height
             width, height = max(width, frame_width), max(height, frame_height)
             position += 10 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
-            position = _skip_blocks(content, position + 1)
+            position, blocks = _skip_blocks(content, position + 1, blocks)
         else:
             break
     if not frames or not width or not height:
@@ -88,10 +94,16 @@ def _gif(content: bytes) -> tuple[int, int, int]:
     return height, width, max(pixels, height * width * frames)
 
 
-def _skip_blocks(content: bytes, position: int) -> int:
+def _skip_blocks(content: bytes, position: int, blocks: int) -> tuple[int, int]:
     while position < len(content) and content[position]:
         position += 1 + content[position]
-    return position + 1
+        blocks += 1
+        if blocks > MAX_GIF_BLOCKS:
+            break
+    blocks += 1
+    if blocks > MAX_GIF_BLOCKS:
+        raise ValueError(f"the GIF has more than {MAX_GIF_BLOCKS} blocks")
+    return position + 1, blocks
 
 
 def _bmp(content: bytes) -> tuple[int, int]:

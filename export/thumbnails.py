@@ -1,6 +1,7 @@
 """Small pictures of gallery items, end to end in one file."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -37,11 +38,13 @@ class Thumbnails:
 
     def __getitem__(self, row: int) -> bytes:
         """A PNG or JPEG file, or nothing for an item without a picture."""
-        import os
-
         start, end = (int(value) for value in self._offsets[row : row + 2])
         # pread: no shared position between threads.
         return os.pread(self._file.fileno(), end - start, start)
+
+    def size(self, row: int) -> int:
+        """Bytes of an item's picture, 0 where it has none."""
+        return int(self._offsets[row + 1] - self._offsets[row])
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,0 +1,1 @@
+"""An HTTP and gRPC server for exported models that speaks TensorFlow Serving's protocols."""

@@ -1,0 +1,89 @@
+"""`python -m export.serve MODEL_DIR`: serves an exported model over HTTP and gRPC."""
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import pathlib
+import sys
+
+from export.serve.logs import configure
+from export.serve.server_config import ServerConfig
+
+TOKEN_VARIABLE = "EXPORT_SERVE_TOKEN"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    defaults = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
+    result = argparse.ArgumentParser(
+        prog="python -m export.serve",
+        description="Serves an exported model with TensorFlow Serving's REST and gRPC interfaces, a search page at /, "
+        "Prometheus metrics at /metrics, /healthz and /readyz. Newer versions in MODEL_DIR are picked up without "
+        "dropping a request.",
+        epilog=f"A bearer token is taken from --token-file or the environment variable {TOKEN_VARIABLE}; it never "
+        "stands on the command line, where other users of the machine could read it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def add(flag: str, kind: type, metavar: str, text: str) -> None:
+        name = flag.removeprefix("--").replace("-", "_")
+        result.add_argument(flag, type=kind, default=defaults[name], metavar=metavar, help=text)
+
+    result.add_argument("model_dir", type=pathlib.Path, metavar="MODEL_DIR", help="what export.build wrote")
+    result.add_argument("--name", help="the model's name in URLs (default: its directory's name when built)")
+    add("--host", str, "ADDRESS", "address to listen on; 0.0.0.0 for every interface")
+    add("--rest-port", int, "PORT", "port of HTTP; 0 takes a free one")
+    add("--grpc-port", int, "PORT", "port of gRPC; 0 takes a free one")
+    result.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
+    result.add_argument("--no-page", action="store_true", help="serve neither the search page nor the gallery")
+    result.add_argument("--token-file", type=pathlib.Path, metavar="FILE", help="file with the bearer token")
+    add("--max-body-bytes", int, "N", "largest request")
+    add("--max-pixels", int, "N", "most pixels of one image, all frames of a GIF counted")
+    add("--max-request-pixels", int, "N", "most pixels of all images of a request")
+    add("--max-images", int, "N", "most images of a request")
+    add("--max-queries", int, "N", "most embeddings of a request")
+    add("--max-k", int, "N", "most neighbours per query")
+    add("--max-results", int, "N", "most neighbours of a request, all queries together")
+    add("--max-concurrency", int, "N", "requests worked on or waiting; more are refused with 429")
+    add("--max-batch", int, "N", "most rows computed together for several requests")
+    add("--workers", int, "N", "batches computed at the same time")
+    add("--timeout", float, "S", "seconds from a request to its answer")
+    add("--read-timeout", float, "S", "seconds for a client to send its headers, and again for the body")
+    add("--grace", float, "S", "seconds that requests may take to finish at shutdown")
+    add("--poll", float, "S", "seconds between looks for a new version; 0 never looks")
+    result.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="what is logged"
+    )
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    arguments = vars(parser().parse_args(argv))
+    configure(arguments.pop("log_level"))
+    token_file = arguments.pop("token_file")
+    if arguments.pop("no_grpc"):
+        arguments["grpc_port"] = None
+    arguments["page"] = not arguments.pop("no_page")
+    # Before TensorFlow is imported: its own lines would break up the JSON logs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        token = os.environ.get(TOKEN_VARIABLE)
+        if token_file is not None:
+            token = token_file.read_text(encoding="utf-8").strip()
+        config = ServerConfig(**arguments, token=token)
+        from export.serve.server import serve
+
+        asyncio.run(serve(config))
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. The server needs its extra: pip install 'keras-dml[serve]'", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Which versions are served: loading, swapping, unloading."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import pathlib
+import time
+from collections.abc import Iterator
+
+from export import versions
+from export.search_model import load
+from export.serve.loaded_version import LoadedVersion
+from export.serve.logs import event
+from export.serve.metrics import Metrics
+from export.serve.service_error import Code, ServiceError
+
+# A version that does not load is tried again after this many seconds.
+RETRY_SECONDS = 60.0
+
+
+class ModelStore:
+    """Serves the newest version of a model directory and follows it.
+
+    A new version is loaded beside the old one; new requests go to it once it has answered a first request of its own,
+    and the old one is let go when its last request is done.
+
+    Args:
+        directory: Model directory or version directory.
+        metrics: Told about loads.
+        name: Name in URLs, the manifest's by default.
+    """
+
+    def __init__(self, directory: pathlib.Path, metrics: Metrics, name: str | None = None) -> None:
+        self.directory = directory
+        self._metrics = metrics
+        self._name = name
+        self._fixed = (directory / "manifest.json").is_file()
+        self.current: LoadedVersion | None = None
+        self._retired: dict[int, LoadedVersion] = {}
+        self._failures: dict[int, tuple[float, str]] = {}
+        self.loading: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name in URLs."""
+        if self._name is None:
+            assert self.current is not None
+            return self.current.model.name
+        return self._name
+
+    def load_first(self) -> None:
+        """Loads the newest version; raises what `export.load` raises."""
+        version = LoadedVersion(load(versions.resolve(self.directory)))
+        version.warm_up()
+        self._install(version)
+
+    async def follow(self, seconds: float) -> None:
+        """Looks for another newest version every `seconds`, for ever."""
+        if self._fixed or not seconds:
+            return
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(seconds)
+            number = self._wanted()
+            if number is None:
+                continue
+            self.loading = number
+            try:
+                version = await loop.run_in_executor(None, self._load, number)
+            except Exception as error:
+                self._failures[number] = (time.monotonic(), str(error))
+                self._metrics.loads.labels("failed").inc()
+                event("version does not load", logging.ERROR, version=number, error=str(error))
+                continue
+            finally:
+                self.loading = None
+            self._failures.pop(number, None)
+            self._install(version)
+
+    @contextlib.contextmanager
+    def lease(self, name: str, number: int | None = None) -> Iterator[LoadedVersion]:
+        """A version that stays loaded for the length of the context; the newest by default."""
+        version = self.find(name, number)
+        version.leases += 1
+        try:
+            yield version
+        finally:
+            version.leases -= 1
+            if version.retired and not version.leases:
+                self._unload(version)
+
+    def find(self, name: str, number: int | None = None) -> LoadedVersion:
+        """The version that a request names.
+
+        Raises:
+            ServiceError: There is no such model, or the version is not loaded.
+        """
+        if name != self.name:
+            raise ServiceError(Code.NOT_FOUND, f"There is no model {name[:100]!r} here. This server has {self.name!r}")
+        if self.current is None:
+            raise ServiceError(Code.UNAVAILABLE, "No version is loaded yet")
+        if number is not None and number != self.current.number:
+            raise ServiceError(
+                Code.NOT_FOUND,
+                f"Version {number} of model {self.name!r} is not served. The served version is {self.current.number}",
+            )
+        return self.current
+
+    def states(self) -> list[tuple[int, str, str]]:
+        """`(version, state, error)` of every version known, newest first, in TensorFlow Serving's words."""
+        states = dict.fromkeys(self._retired, ("END", ""))
+        states |= {number: ("END", error) for number, (_, error) in self._failures.items()}
+        if self.loading is not None:
+            states[self.loading] = ("LOADING", "")
+        if self.current is not None:
+            states[self.current.number] = ("AVAILABLE", "")
+        return [(number, *states[number]) for number in sorted(states, reverse=True)]
+
+    def _wanted(self) -> int | None:
+        found = versions.versions(self.directory)
+        if not found or self.current is None or found[-1] == self.current.number:
+            return None
+        failed = self._failures.get(found[-1])
+        if failed is not None and time.monotonic() - failed[0] < RETRY_SECONDS:
+            return None
+        return found[-1]
+
+    def _load(self, number: int) -> LoadedVersion:
+        version = LoadedVersion(load(self.directory / str(number)))
+        version.warm_up()
+        return version
+
+    def _install(self, version: LoadedVersion) -> None:
+        old, self.current = self.current, version
+        self._metrics.version.set(version.number)
+        self._metrics.gallery.set(len(version.model))
+        self._metrics.loads.labels("loaded").inc()
+        event("version loaded", model=self.name, version=version.number, items=len(version.model))
+        if old is not None:
+            old.retired = True
+            self._retired[old.number] = old
+            if not old.leases:
+                self._unload(old)
+        else:
+            settle_heap()
+
+    def _unload(self, version: LoadedVersion) -> None:
+        self._retired.pop(version.number, None)
+        if version.thumbnails is not None:
+            version.thumbnails.close()
+        event("version unloaded", version=version.number)
+        # The caller still refers to the version: collect when it has returned.
+        asyncio.get_running_loop().call_soon(settle_heap)
+
+
+def settle_heap() -> None:
+    """Collects garbage and takes what remains out of the collector's sight.
+
+    TensorFlow's Python objects are many and stay: without this a full collection now and then takes more than a
+    tenth of a second. Frozen cycles would never be freed, hence the thaw before the collection.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

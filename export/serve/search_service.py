@@ -1,0 +1,144 @@
+"""What a server does with a request, whatever protocol it came by."""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from export.serve.batcher import Batcher, Job
+from export.serve.loaded_version import DEFAULT_SIGNATURE, LoadedVersion
+from export.serve.logs import event
+from export.serve.metrics import Metrics
+from export.serve.model_store import ModelStore
+from export.serve.server_config import ServerConfig
+from export.serve.service_error import Code, ServiceError
+from export.serve.validation import check_inputs, invalid
+
+Inputs = dict[str, np.ndarray]
+
+
+class SearchService:
+    """Admission, checks, batching, time limits and accounts.
+
+    Args:
+        config: The server's settings.
+        store: The versions.
+        metrics: The accounts.
+    """
+
+    def __init__(self, config: ServerConfig, store: ModelStore, metrics: Metrics) -> None:
+        self.config = config
+        self.store = store
+        self.metrics = metrics
+        self.draining = False
+        self._batcher = Batcher(config.workers, config.max_batch, config.max_request_pixels, metrics)
+        self._in_flight = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are welcome."""
+        return self.store.current is not None and not self.draining
+
+    async def predict(
+        self,
+        name: str,
+        number: int | None,
+        signature: str | None,
+        read: Callable[[LoadedVersion, str], Inputs],
+        timeout: float | None = None,
+        record: dict[str, object] | None = None,
+    ) -> tuple[dict[str, np.ndarray], LoadedVersion, str]:
+        """Computes a signature.
+
+        Args:
+            name: The model's name.
+            number: The version, the newest by default.
+            signature: The signature, `serving_default` by default.
+            read: Makes the input arrays once version and signature are known.
+            timeout: Seconds the client waits, where it says so.
+            record: Gets what the log should say about the request.
+
+        Returns:
+            The outputs, the version and the signature that made them.
+
+        Raises:
+            ServiceError: Anything else than a result.
+        """
+        signature = signature or DEFAULT_SIGNATURE
+        with self.admitted(), self.store.lease(name, number) as version:
+            if record is not None:
+                record |= {"version": version.number, "signature": signature[:100]}
+            if signature not in version.specs:
+                known = ", ".join(sorted(version.specs))
+                raise invalid(f"There is no signature {signature[:100]!r}. The model has: {known}")
+            inputs, k, pixels = check_inputs(version, signature, read(version, signature), self.config)
+            rows = len(next(iter(inputs.values())))
+            if record is not None:
+                record |= {"rows": rows, "k": k}
+            job = Job(version, signature, inputs, k, pixels, asyncio.get_running_loop().create_future())
+            limit = self.config.timeout if timeout is None else min(timeout, self.config.timeout)
+            try:
+                async with asyncio.timeout(limit):
+                    outputs = await self._batcher.run(job)
+            except TimeoutError:
+                raise ServiceError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"The search did not finish within {limit:g} s. Send fewer rows, or try later",
+                ) from None
+            self.metrics.rows.labels(signature).inc(rows)
+            return outputs, version, signature
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts a request in, or refuses it where there are too many."""
+        if self._in_flight >= self.config.max_concurrency:
+            raise ServiceError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._in_flight} requests are being worked on, the most this server takes. Try again later",
+            )
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+
+    def authorise(self, header: str | None) -> None:
+        """Checks an Authorization header, where the server has a token.
+
+        Raises:
+            ServiceError: The token is missing or wrong.
+        """
+        if self.config.token is None:
+            return
+        scheme, _, token = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self.config.token.encode()):
+            raise ServiceError(Code.UNAUTHENTICATED, "This server wants the header 'Authorization: Bearer TOKEN'")
+
+    def account(
+        self, protocol: str, method: str, code: str, start: float, record: dict[str, object], error: str | None = None
+    ) -> None:
+        """Counts and logs an answer."""
+        seconds = time.perf_counter() - start
+        self.metrics.requests.labels(protocol, method, code).inc()
+        self.metrics.latency.labels(protocol, method).observe(seconds)
+        fields: dict[str, Any] = {
+            "protocol": protocol,
+            "method": method,
+            "code": code,
+            "ms": round(1000 * seconds, 2),
+            **record,
+        }
+        if error is not None:
+            fields["error"] = error
+        event("request", logging.INFO, **fields)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._batcher.close()

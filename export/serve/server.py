@@ -1,0 +1,127 @@
+"""Runs HTTP and gRPC on one event loop, from loading to a graceful end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Generator
+
+import grpc
+import uvicorn
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from export.serve.grpc_service import ModelService, PredictionService
+from export.serve.http_protocol import protocol_with_header_timeout
+from export.serve.logs import event
+from export.serve.metrics import Metrics
+from export.serve.model_store import ModelStore
+from export.serve.rest import create_app
+from export.serve.search_service import SearchService
+from export.serve.server_config import ServerConfig
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MAX_CONNECTIONS = 2048
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # Signals end both servers, so `serve` below handles them.
+        yield
+
+
+async def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes the requests at hand.
+
+    Prints nothing; logs `listening` with the addresses once requests are welcome.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        OSError: A port is taken.
+        FileNotFoundError, ValueError, RuntimeError: The model does not load.
+    """
+    metrics = Metrics()
+    store = ModelStore(config.model_dir, metrics, config.name)
+    service = SearchService(config, store, metrics)
+    listener = _listen(config.host, config.rest_port)
+    try:
+        store.load_first()
+        http = _HttpServer(
+            uvicorn.Config(
+                create_app(service),
+                http=protocol_with_header_timeout(config.read_timeout),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=max(1, int(config.grace)),
+            )
+        )
+        grpc_server, grpc_port = await _start_grpc(config, service)
+    except BaseException:
+        listener.close()
+        raise
+    if config.host not in LOOPBACK and config.token is None:
+        event("listening beyond this machine without a token", logging.WARNING, host=config.host)
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    follower = loop.create_task(store.follow(config.poll))
+    http_task = loop.create_task(http.serve(sockets=[listener]))
+    while not http.started and not http_task.done():
+        await asyncio.sleep(0.01)
+    rest_port = listener.getsockname()[1] if not http_task.done() else None
+    event("listening", host=config.host, rest_port=rest_port, grpc_port=grpc_port, model=store.name)
+
+    stopper = loop.create_task(stop.wait())
+    await asyncio.wait({stopper, http_task}, return_when=asyncio.FIRST_COMPLETED)
+    event("shutting down")
+    service.draining = True
+    follower.cancel()
+    http.should_exit = True
+    if grpc_server is not None:
+        await grpc_server.stop(config.grace)
+    await http_task
+    service.close()
+    event("stopped")
+
+
+async def _start_grpc(config: ServerConfig, service: SearchService) -> tuple[grpc.aio.Server | None, int | None]:
+    if config.grpc_port is None:
+        return None, None
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", config.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            # Without this a second server on the port would silently get a share of the requests.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        port = server.add_insecure_port(f"{host}:{config.grpc_port}")
+    except RuntimeError as error:
+        raise OSError(f"gRPC cannot listen on {host}:{config.grpc_port}: {error}") from error
+    await server.start()
+    return server, port
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"HTTP cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listener

@@ -1,0 +1,69 @@
+"""Everything a server can be told."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """Settings of a server; the command line's help says what each means.
+
+    Args:
+        model_dir: Model directory or version directory.
+        name: The model's name in URLs; that of the manifest by default.
+        host: Address to listen on.
+        rest_port: Port of HTTP; 0 takes a free one.
+        grpc_port: Port of gRPC; 0 takes a free one, None turns gRPC off.
+        token: Bearer token that requests must carry.
+        max_body_bytes: Largest request.
+        max_pixels: Most pixels of one image, all frames of a GIF counted.
+        max_request_pixels: Most pixels of all images of a request.
+        max_images: Most images of a request.
+        max_queries: Most embeddings of a request.
+        max_k: Most neighbours per query.
+        max_results: Most neighbours per request, all queries together.
+        max_concurrency: Requests being worked on or waiting; more are refused with 429.
+        max_batch: Most rows of a batch made of several requests.
+        workers: Batches computed at the same time.
+        timeout: Seconds from a request's arrival to its answer.
+        read_timeout: Seconds for a client to send its headers, and again for its body.
+        grace: Seconds that requests may take to finish at shutdown.
+        poll: Seconds between looks for a new version; 0 never looks.
+        page: Whether the search page and its gallery are served.
+    """
+
+    model_dir: pathlib.Path
+    name: str | None = None
+    host: str = "127.0.0.1"
+    rest_port: int = 8501
+    grpc_port: int | None = 8500
+    token: str | None = None
+    max_body_bytes: int = 16 * 2**20
+    max_pixels: int = 2**24
+    max_request_pixels: int = 2**26
+    max_images: int = 64
+    max_queries: int = 1024
+    max_k: int = 1000
+    max_results: int = 100_000
+    max_concurrency: int = 256
+    max_batch: int = 64
+    workers: int = 2
+    timeout: float = 30.0
+    read_timeout: float = 15.0
+    grace: float = 20.0
+    poll: float = 2.0
+    page: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("rest_port", "grpc_port"):
+                if value is not None and not 0 <= value < 65536:
+                    raise ValueError(f"`{field.name}` must lie in [0, 65535]. Received: {field.name}={value}")
+            elif field.name in ("poll", "grace"):
+                if value < 0:
+                    raise ValueError(f"`{field.name}` must not be negative. Received: {field.name}={value}")
+            elif isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise ValueError(f"`{field.name}` must be positive. Received: {field.name}={value}")
+        if self.token is not None and not self.token:
+            raise ValueError("`token` must not be empty")

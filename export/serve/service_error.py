@@ -1,0 +1,36 @@
+"""An answer that is not a result."""
+
+import enum
+
+
+class Code(enum.Enum):
+    """What went wrong: gRPC's name for it and the HTTP status."""
+
+    INVALID_ARGUMENT = 400
+    UNAUTHENTICATED = 401
+    NOT_FOUND = 404
+    REQUEST_TIMEOUT = 408
+    TOO_LARGE = 413
+    RESOURCE_EXHAUSTED = 429
+    INTERNAL = 500
+    UNAVAILABLE = 503
+    DEADLINE_EXCEEDED = 504
+
+    @property
+    def grpc_name(self) -> str:
+        """Name of the gRPC status."""
+        return {"REQUEST_TIMEOUT": "DEADLINE_EXCEEDED", "TOO_LARGE": "RESOURCE_EXHAUSTED"}.get(self.name, self.name)
+
+
+class ServiceError(Exception):
+    """Ends a request with a status and a message for the client.
+
+    Args:
+        code: The status.
+        message: What is wrong and what to do.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
