@@ -1,5 +1,6 @@
 """Exact retrieval metrics, clustering metrics and class-disjoint validation of embeddings."""
 
+from keras_dml.evaluation.clustering import Clustering, cluster_metrics
 from keras_dml.evaluation.folds import (
     ClassFold,
     CrossValidation,
@@ -7,7 +8,6 @@ from keras_dml.evaluation.folds import (
     concatenate_embeddings,
     evaluate_folds,
 )
-from keras_dml.evaluation.clustering import Clustering, cluster_metrics
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
 from keras_dml.evaluation.retrieval import evaluate_retrieval

@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_dml.evaluation import evaluate_retrieval
+from zoo import evaluate
+
+
+def save(path, seed=0, n=40, classes=5, **extra):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    centers = np.random.default_rng(99).standard_normal((classes, 6))
+    vectors = (centers[labels] + rng.standard_normal((n, 6))).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, embeddings=vectors, labels=labels.astype(np.int32), **extra)
+    return vectors, labels
+
+
+def run_folder(folder, seed=0, **recipe):
+    vectors, labels = save(folder / "test_embeddings.npz", seed)
+    config = {"format": 1, "name": "toy", "arm": "das", "seed": seed, "recipe": recipe}
+    (folder / "run.json").write_text(json.dumps(config))
+    return vectors, labels
+
+
+def test_embeddings_file(tmp_path, capsys):
+    vectors, labels = save(tmp_path / "x.npz")
+    assert evaluate.main([str(tmp_path / "x.npz"), "--ks", "1,3"]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads((tmp_path / "x.evaluation.json").read_text())
+    expected = evaluate_retrieval(vectors, labels, ks=(1, 3)).to_dict(clustering=True, geometry=True)
+    assert written["metrics"] == pytest.approx(expected)
+    assert written["queries"] == written["gallery"] == 40
+    low, high = written["confidence_95"]["map@r"]
+    assert low < expected["map@r"] < high
+    assert f"| {expected['map@r']:.4f} |" in shown
+    assert "Recall@3" in shown
+    assert str(tmp_path / "x.evaluation.json") in shown
+
+
+def test_gallery_and_options(tmp_path, capsys):
+    vectors, labels = save(tmp_path / "q.npz", ids=np.array([f"i{k}" for k in range(40)]))
+    others, other_labels = save(tmp_path / "g.npz", 1, 30, ids=np.array([f"i{k}" for k in range(20, 50)]))
+    command = [str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "g.npz"), "--output", str(tmp_path / "o.json")]
+    assert evaluate.main([*command, "--metric", "euclidean", "--no-clustering"]) == 0
+    written = json.loads((tmp_path / "o.json").read_text())
+    ids, gallery_ids = range(40), range(20, 50)
+    expected = evaluate_retrieval(
+        vectors, labels, others, other_labels, ids=list(ids), gallery_ids=list(gallery_ids), metric="euclidean"
+    )
+    assert written["metrics"]["map@r"] == pytest.approx(expected.map_at_r)
+    assert "nmi" not in written["metrics"]
+    capsys.readouterr()
+
+
+def test_run_and_experiment_folder(tmp_path, capsys):
+    run_folder(tmp_path / "das" / "seed-0", 0, ks=[1, 5])
+    run_folder(tmp_path / "das" / "seed-1", 1, ks=[1, 5])
+    experiment = {"format": 1, "runs": ["das/seed-0", "das/seed-1"], "shipped": "das/seed-1"}
+    (tmp_path / "experiment.json").write_text(json.dumps(experiment))
+    assert evaluate.main([str(tmp_path)]) == 0
+    assert "Recall@5" in capsys.readouterr().out
+    assert (tmp_path / "das" / "seed-1" / "evaluation.json").exists()
+    assert not (tmp_path / "das" / "seed-0" / "evaluation.json").exists()
+
+
+def test_encoder_without_training(tmp_path, capsys):
+    import keras
+
+    from keras_dml import data
+
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Rescaling(1 / 255), keras.layers.Dense(6)]
+    )
+    encoder.save(tmp_path / "encoder.keras")
+    assert evaluate.main([str(tmp_path / "encoder.keras"), "--benchmark", "digits", "--no-clustering"]) == 0
+    written = json.loads((tmp_path / "encoder.digits.evaluation.json").read_text())
+    test = data.load("digits").test
+    vectors = encoder.predict(np.stack(list(test)).astype(np.float32), verbose=0)
+    expected = evaluate_retrieval(vectors, test.labels)
+    assert written["metrics"]["recall@1"] == pytest.approx(expected.recall[1], abs=0.01)
+    assert written["metrics"]["map@r"] == pytest.approx(expected.map_at_r, abs=0.01)
+    capsys.readouterr()
+
+
+def test_singletons_are_reported_and_nan_is_null(tmp_path, capsys):
+    np.savez(tmp_path / "s.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.arange(4))
+    assert evaluate.main([str(tmp_path / "s.npz")]) == 0
+    written = json.loads((tmp_path / "s.evaluation.json").read_text())
+    assert written["metrics"]["map@r"] is None
+    assert written["singletons"] == 4
+    shown = capsys.readouterr().out
+    assert "4 queries have no other item of their class" in shown
+    assert "not finite" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.npz", "There is no file"),
+        ("missing", "There is no folder"),
+        ("bad.npz", "Missing: labels; it holds: embeddings"),
+        ("nan.npz", "1 of 2 rows: 1"),
+        ("encoder.keras", "--benchmark NAME"),
+        ("empty", "neither run.json nor experiment.json"),
+        ("future", "has format 9"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, name, message):
+    np.savez(tmp_path / "bad.npz", embeddings=np.eye(2))
+    np.savez(tmp_path / "nan.npz", embeddings=np.array([[1.0, 0], [np.nan, 0]]), labels=[0, 0])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "future").mkdir()
+    (tmp_path / "future" / "run.json").write_text('{"format": 9}')
+    assert evaluate.main([str(tmp_path / name)]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
