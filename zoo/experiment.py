@@ -10,7 +10,7 @@ from zoo import figures
 from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
-from zoo.training import finished, train
+from zoo.training import finished, preprocessing, train
 
 EXPERIMENT_FORMAT = 1
 Metrics = dict[str, list[float]]
@@ -119,6 +119,35 @@ class Experiment:
         if benchmark.gallery is None:
             self._draw_neighbours(benchmark)
         return table
+
+    @property
+    def model_dir(self) -> pathlib.Path:
+        """The exported model's directory."""
+        return self.folder / "export" / self.recipe.name
+
+    def export(self, benchmark: Benchmark) -> pathlib.Path:
+        """Exports the shipped run with the test images as its gallery, unless that has been done.
+
+        Returns:
+            A picture to search with: the first query that `neighbours.png` may show, as a file.
+        """
+        import keras
+
+        import export
+
+        gallery = benchmark.test if benchmark.gallery is None else benchmark.gallery
+        if not self.model_dir.exists():
+            export.build_model(
+                self.model_dir,
+                gallery,
+                keras.models.load_model(self.shipped / "encoder.keras"),
+                preprocessing(self.recipe.arm(self.recipe.shipped)),
+                source=read_json(self.shipped / "run.json"),
+            )
+        query = self.folder / "query.png"
+        if not query.exists():
+            keras.utils.save_img(query, benchmark.test.image(0), scale=False)
+        return query
 
     def _draw_neighbours(self, benchmark: Benchmark, wrong: int = 4, right: int = 4, k: int = 10) -> None:
         from keras_dml.evaluation import evaluate_retrieval

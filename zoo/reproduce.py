@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import os
 import pathlib
 import sys
@@ -18,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if options.list:
         print(listing())
         return 0
@@ -63,12 +66,25 @@ def reproduce(recipe: Recipe, folder: pathlib.Path, data_dir: pathlib.Path | Non
     table = experiment.summarise(benchmark)
     seeds = len(recipe.seeds)
     print(f"\nUnseen classes, last epoch; mean ± standard deviation over {seeds} seeds:\n\n{table}\n")
+    query = experiment.export(benchmark)
+    print(f"Search the exported index ({recipe.shipped}, seed {recipe.seeds[0]}):")
+    print(f"    {_python()} -m export.search {experiment.model_dir} {query}")
+    print("Look at the pictures:")
+    for picture in ("learning_curve.png", "neighbours.png"):
+        print(f"    {_python()} -m webbrowser {(folder / picture).absolute().as_uri()}")
 
 
 def listing() -> str:
     """The recipes, a line each."""
     width = max(map(len, recipes.RECIPES))
     return "\n".join(f"{name:<{width}}  {recipe.summary}" for name, recipe in recipes.RECIPES.items())
+
+
+def _python() -> str:
+    """The interpreter as one would type it from here."""
+    executable = pathlib.Path(sys.executable)
+    here = pathlib.Path.cwd()
+    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
