@@ -120,6 +120,9 @@ def rows(dim, memory):
     def easy_hard(positive, negative):
         return miners.BatchEasyHardMiner(pos_strategy=positive, neg_strategy=negative, **euclidean)
 
+    def dot_product():
+        return distances.DotProductSimilarity(normalize_embeddings=False)
+
     mean = reducers.MeanReducer
 
     def triplet(**kwargs):
@@ -169,7 +172,12 @@ def rows(dim, memory):
             ),
             "MarginLoss + DistanceWeightedMiner",
         ),
-        ("N-pair", losses.NPairLoss, lambda: (peers.NPairsLoss(), None), "NPairsLoss (one pair for each class)"),
+        (
+            "N-pair",
+            losses.NPairLoss,
+            lambda: (peers.NPairsLoss(distance=dot_product()), None),
+            "NPairsLoss, which takes one anchor for each class where ours takes all",
+        ),
         (
             "generalised lifted structure",
             losses.GeneralizedLiftedStructureLoss,

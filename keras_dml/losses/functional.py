@@ -19,16 +19,29 @@ def row_distances(x: Any, y: Any) -> Any:
     return safe_sqrt(ops.sum(ops.square(x - y), axis=1))
 
 
-def squared_distances(x: Any, y: Any) -> Any:
-    """`(n, m)` squared Euclidean distances of the rows of `x` `(n, d)` and `y` `(m, d)`, not negative."""
-    products = ops.matmul(x, ops.transpose(y))
-    squares = ops.sum(ops.square(x), axis=1)[:, None] + ops.sum(ops.square(y), axis=1)[None, :]
-    return ops.maximum(squares - 2.0 * products, 0.0)
+@ops.custom_gradient
+def _self_similarities(x: Any) -> Any:
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        if upstream is None:
+            (upstream,) = args
+        return ops.matmul(upstream + ops.transpose(upstream), x)
+
+    return ops.matmul(x, ops.transpose(x)), gradient
 
 
 def similarities(x: Any, y: Any) -> Any:
     """`(n, m)` inner products of the rows of `x` `(n, d)` and `y` `(m, d)`."""
+    if x is y:
+        # The two products of the backward pass, G x and G' x, become one.
+        return _self_similarities(x)
     return ops.matmul(x, ops.transpose(y))
+
+
+def squared_distances(x: Any, y: Any) -> Any:
+    """`(n, m)` squared Euclidean distances of the rows of `x` `(n, d)` and `y` `(m, d)`, not negative."""
+    squares = ops.sum(ops.square(x), axis=1)
+    key_squares = squares if x is y else ops.sum(ops.square(y), axis=1)
+    return ops.maximum(squares[:, None] + key_squares[None, :] - 2.0 * similarities(x, y), 0.0)
 
 
 def masked_logsumexp(values: Any, mask: Any, axis: int = 1) -> Any:

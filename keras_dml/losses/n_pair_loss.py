@@ -44,7 +44,8 @@ class NPairLoss(EmbeddingLoss):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        embeddings, keys = batch.embeddings / self.divisor, batch.keys / self.divisor
+        embeddings = batch.embeddings / self.divisor
+        keys = embeddings if batch.own_keys else batch.keys / self.divisor
         products = similarities(embeddings, keys)
         uniform = keras.random.uniform((ops.shape(products)[0], 2), seed=self.seed_generator)
         positive = draw(ops.cast(batch.positives, "float32"), uniform)

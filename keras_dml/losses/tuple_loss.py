@@ -42,16 +42,18 @@ class TupleLoss(EmbeddingLoss):
         raise NotImplementedError(f"{type(self).__name__} does not override `triplet_loss`.")
 
     def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        distances = safe_sqrt(squared_distances(ops.stop_gradient(batch.embeddings), ops.stop_gradient(batch.keys)))
+        queries = ops.stop_gradient(batch.embeddings)
+        keys = queries if batch.own_keys else ops.stop_gradient(batch.keys)
+        distances = safe_sqrt(squared_distances(queries, keys))
         triplets = self.sampler(
             distances, batch.positives, batch.negatives, embedding_dim=int(batch.embeddings.shape[1])
         )
         positives = ops.take(batch.keys, triplets.positive, axis=0)
         negatives = ops.take(batch.keys, triplets.negative, axis=0)
         loss = self.triplet_loss(batch.embeddings, positives, negatives, batch.labels, triplets.valid)
-        keys = ops.shape(batch.keys)[0]
-        usage = count_rows(triplets.positive, triplets.valid, keys)
-        return loss, usage + count_rows(triplets.negative, triplets.valid, keys)
+        count = ops.shape(keys)[0]
+        usage = count_rows(triplets.positive, triplets.valid, count)
+        return loss, usage + count_rows(triplets.negative, triplets.valid, count)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sampler": keras.saving.serialize_keras_object(self.sampler)}
