@@ -20,9 +20,8 @@ class PDDMUnit(keras.layers.Layer):
     The score `S_ij` has no fixed range; larger means more similar. It is symmetric in `i` and `j` to the last bit.
     The unit does not normalise its inputs: give it what a normalising encoder returns (`DoubleHeaderHinge` normalises).
 
-    `u'` and `v'` are normalised after the ReLU, so without the biases `b_u` and `b_v` the unit could not see how *far*
-    apart two embeddings are, only in which direction. That is why these two biases start above zero
-    (`bias_initializer`); docs/pddm.md has the measurements.
+    `u'` and `v'` are normalised after the ReLU: with the biases `b_u` and `b_v` at zero, where they start, the unit
+    sees in which direction two embeddings differ and not how far. It learns the distance as it learns the biases.
 
     Args:
         units: width of the hidden layers. `None` takes the embedding dimension, as the paper does.
@@ -30,7 +29,8 @@ class PDDMUnit(keras.layers.Layer):
             any.
         epsilon: smallest norm that `u'` and `v'` are divided by, so that an all-zero ReLU output stays zero.
         kernel_initializer: initializer of the four kernels.
-        bias_initializer: initializer of `b_u` and `b_v`; the other two biases start at zero.
+        bias_initializer: initializer of `b_u` and `b_v`; the other two biases start at zero. A constant of 0.1 slowed
+            learning from scratch (docs/pddm.md).
         seed: seed of the dropout.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -41,7 +41,7 @@ class PDDMUnit(keras.layers.Layer):
     Returns:
         Scores `(n,)`, float32 also under mixed precision.
 
-    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016, section 3.1.
+    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016.
 
     Example:
         >>> unit = PDDMUnit()

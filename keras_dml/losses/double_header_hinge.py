@@ -43,8 +43,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
         parameter_learning_rate: suggested learning rate of the similarity, for models that ask.
         **kwargs: arguments of `EmbeddingLoss`.
 
-    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016, section 3.2, equations 3 to
-        5.
+    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016.
 
     Example:
         >>> model = MetricLearner(encoder, similarity=PDDMUnit())

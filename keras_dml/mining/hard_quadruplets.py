@@ -62,7 +62,7 @@ def hard_quadruplets(
     Returns:
         `Quadruplets` of static length. A batch without a positive pair, or of one class, has no valid row.
 
-    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016, section 3.2.
+    Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016.
 
     Example:
         >>> scores = np.array([[9.0, 0.1, 0.7, 0.2], [0.1, 9.0, 0.3, 0.8], [0.7, 0.3, 9.0, 0.4], [0.2, 0.8, 0.4, 9.0]])

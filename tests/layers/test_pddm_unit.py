@@ -208,6 +208,17 @@ def test_all_zero_hidden_layer_gives_finite_value_and_gradient(mode, dead):
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_without_biases_the_distance_is_out_of_sight():
+    # What the docstring says of the initial weights: pairs with one mean and one direction, near and far.
+    unit = PDDMUnit()
+    mean, direction = unit_rows(1, 5), unit_rows(1, 5, seed=1)
+    near, far = (unit([mean + t * direction, mean - t * direction]) for t in (0.01, 1.0))
+    np.testing.assert_allclose(near, far, rtol=1e-4)
+    biases = PDDMUnit(bias_initializer="ones")
+    near, far = (biases([mean + t * direction, mean - t * direction]) for t in (0.01, 1.0))
+    assert np.abs(near - far) > 1e-3
+
+
 def test_duplicates_and_zero_vectors_give_finite_gradients_without_biases():
     # |x - x| = 0 and no bias: u' is exactly zero, and so is everything for a pair of zero vectors.
     unit = PDDMUnit(bias_initializer="zeros")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_dml.layers import PDDMUnit
+from keras_dml import MetricLearner
+from keras_dml.layers import DASAugmentation, PDDMUnit
 from keras_dml.losses import DoubleHeaderHinge
 from keras_dml.mining import hard_quadruplets
 
@@ -34,7 +35,7 @@ def naive_score(weights, x_i, x_j):
 
 
 def naive_loss(weights, labels, embeddings, alpha=0.5, beta=1.0, weight=0.5, mining="pair", triplets=False):
-    """Equations 3 to 5 by loops; returns the loss and the number of times each row was a positive or a negative."""
+    """The loss by loops; returns the loss and the number of times each row was a positive or a negative."""
     x = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     n = len(x)
 
@@ -276,3 +277,58 @@ def test_wrong_arguments_are_refused(arguments, message):
 def test_a_similarity_is_asked_for():
     with pytest.raises(ValueError, match="DoubleHeaderHinge needs a `similarity` layer"):
         DoubleHeaderHinge()(LABELS, rows(8))
+
+
+def digits_model(augmentation=None):
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16),
+            keras.layers.UnitNormalization(),
+        ]
+    )
+    model = MetricLearner(encoder, augmentation=augmentation, similarity=PDDMUnit())
+    model.compile(keras.optimizers.Adam(3e-3), loss="double_header_hinge")
+    return model
+
+
+def digits_batches(steps):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images[..., None].astype("float32") / 16
+    of_class = [np.flatnonzero(digits.target == label) for label in range(5)]
+    random = np.random.default_rng(0)
+    rows = np.concatenate([random.choice(of_class[label], 4) for _ in range(steps) for label in range(5)])
+    return images[rows], digits.target[rows].astype("int32")
+
+
+def test_learns_real_digits_from_scratch_without_collapse():
+    images, labels = digits_batches(120)
+    model = digits_model()
+
+    def statistics():
+        embeddings = model.encoder(images[:200], training=False)
+        _, found = model.embedding_loss(labels[:200], embeddings, similarity=model.similarity, return_statistics=True)
+        return {name: float(value) for name, value in found.items()}
+
+    before = statistics()
+    model.fit(images, labels, batch_size=20, shuffle=False, verbose=0)
+    after = statistics()
+    assert before["score_gap"] < 0.1
+    assert after["score_gap"] > 0.5
+    assert after["embedding_spread"] > 0.5
+    assert after["active_hinges"] < before["active_hinges"]
+
+
+def test_works_with_das():
+    images, labels = digits_batches(4)
+    model = digits_model(DASAugmentation(5, seed=0))
+    history = model.fit(images, labels, batch_size=20, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    # Three of four embeddings are produced, and mining must be able to pick them.
+    assert 0.5 < history["produced_share"][0] < 0.95
