@@ -1,7 +1,7 @@
 """P classes x K images per batch, every batch a function of the seed and the step alone."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,10 +154,10 @@ class ClassBatches:
             assert augment is not None
             return augment(element["item"], seed)
 
-        def make(encoded: "tf.Tensor", box: "tf.Tensor | None", relative: bool) -> "tf.Tensor":
+        def make(encoded: "tf.Tensor", *where: Any) -> "tf.Tensor":
             if isinstance(augment, RandomResizedCrop):
-                return augment.decode(encoded, seed, box, relative)
-            image = decode(encoded, channels, box, relative)
+                return augment.decode(encoded, seed, *where)
+            image = decode(encoded, channels, *where)
             return self.preprocessing(image) if augment is None else augment(image, seed)
 
         return self.split.read(element, make)

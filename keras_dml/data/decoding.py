@@ -18,7 +18,11 @@ Window = tuple["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"]
 
 
 def decode(
-    encoded: "tf.Tensor", channels: int = 3, box: "tf.Tensor | None" = None, relative: bool = False
+    encoded: "tf.Tensor",
+    channels: int = 3,
+    box: "tf.Tensor | None" = None,
+    relative: bool = False,
+    known_jpeg: bool = False,
 ) -> "tf.Tensor":
     """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any colour model.
 
@@ -30,6 +34,7 @@ def decode(
         channels: 1 for grey (luma), 3 for RGB.
         box: `(4,)` `ymin, xmin, ymax, xmax`; the rest of the image is cut away.
         relative: Whether `box` is in fractions of height and width instead of pixels.
+        known_jpeg: Whether the image can be nothing but a JPEG, which saves looking.
 
     Returns:
         `(height, width, channels)` uint8.
@@ -37,10 +42,11 @@ def decode(
     import tensorflow as tf
 
     def jpeg() -> "tf.Tensor":
-        if box is None:
-            return tf.io.decode_jpeg(encoded, channels=channels)
+        if box is None and channels == 3:
+            return tf.io.decode_jpeg(encoded, channels=3)
         shape = tf.io.extract_jpeg_shape(encoded)
-        return tf.io.decode_and_crop_jpeg(encoded, box_window(box, relative, shape[0], shape[1]), channels=channels)
+        window = None if box is None else box_window(box, relative, shape[0], shape[1])
+        return decode_jpeg(encoded, channels, shape[2], window)
 
     def other() -> "tf.Tensor":
         image = decode_other(encoded, channels)
@@ -49,25 +55,26 @@ def decode(
         shape = tf.shape(image)
         return cut(image, box_window(box, relative, shape[0], shape[1]))
 
-    return tf.ensure_shape(tf.cond(is_jpeg(encoded), jpeg, other), (None, None, channels))
+    image = jpeg() if known_jpeg else tf.cond(is_jpeg(encoded), jpeg, other)
+    return tf.ensure_shape(image, (None, None, channels))
 
 
-def guarded(produce: "Callable[[], tf.Tensor]", encoded: "tf.Tensor", name: "tf.Tensor") -> "tf.Tensor":
-    """`produce()`, or an error that names the image if it is unreadable.
+def guarded(produce: "Callable[[bool], tf.Tensor]", encoded: "tf.Tensor", name: "tf.Tensor") -> "tf.Tensor":
+    """An image made of encoded bytes, or an error that names the image if it is unreadable.
 
     Catching an error inside a graph takes a small dataset, which costs as much as decoding a small image. So a JPEG
     with a proper beginning and end is decoded without; anything else, and with it every truncated file, goes the
     slow way.
 
     Args:
-        produce: Makes an image `(height, width, channels)` from `encoded`.
+        produce: Makes an image `(height, width, channels)` from `encoded`; is told whether that is known to be a JPEG.
         encoded: `()` string.
         name: `()` string, for the error.
     """
     import tensorflow as tf
 
     def attempt() -> "tf.Tensor":
-        made = tf.data.Dataset.from_tensors(0).map(lambda _: produce())
+        made = tf.data.Dataset.from_tensors(0).map(lambda _: produce(False))
         shape, kind = made.element_spec.shape, made.element_spec.dtype
         nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, shape[-1]], kind))
         unknown = tf.TensorShape([None, None, shape[-1]])
@@ -78,7 +85,35 @@ def guarded(produce: "Callable[[], tf.Tensor]", encoded: "tf.Tensor", name: "tf.
             image = tf.identity(image)
         return tf.ensure_shape(image, shape)
 
-    return tf.cond(is_complete_jpeg(encoded), produce, attempt)
+    return tf.cond(is_complete_jpeg(encoded), lambda: produce(True), attempt)
+
+
+def decode_jpeg(
+    encoded: "tf.Tensor", channels: int, components: "tf.Tensor", window: "tf.Tensor | None" = None, ratio: int = 1
+) -> "tf.Tensor":
+    """Decodes a JPEG, `(height, width, channels)` uint8.
+
+    Args:
+        encoded: `()` string.
+        channels: 1 or 3.
+        components: Number of colour components that the file has.
+        window: `(4,)` top, left, height and width of the part that is wanted, in pixels of the result.
+        ratio: 1, 2, 4 or 8: decodes at that fraction of the size.
+    """
+    import tensorflow as tf
+
+    def at(wanted: int) -> "tf.Tensor":
+        if window is None:
+            return tf.io.decode_jpeg(encoded, channels=wanted, ratio=ratio)
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=wanted, ratio=ratio)
+
+    def cmyk_to_grey() -> "tf.Tensor":
+        return tf.cast(tf.round(luma(tf.cast(at(3), tf.float32))), tf.uint8)
+
+    if channels == 3:
+        return at(3)
+    # The decoder refuses grey from four components.
+    return tf.ensure_shape(tf.cond(components == 4, cmyk_to_grey, lambda: at(1)), (None, None, 1))
 
 
 def is_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
@@ -123,7 +158,8 @@ def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
             image = tf.cast(tf.round(luma(tf.cast(image, tf.float32))), tf.uint8)
         return image
 
-    is_png = tf.equal(tf.strings.substr(encoded, 0, 8), PNG_SIGNATURE)
+    # Shorter ones hold no image, and byte 25 would not be there.
+    is_png = tf.equal(tf.strings.substr(encoded, 0, 8), PNG_SIGNATURE) & (tf.strings.length(encoded) > 25)
     return tf.ensure_shape(tf.cond(is_png, png, rest), (None, None, channels))
 
 

@@ -1,6 +1,7 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people."""
 
 import pathlib
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,13 @@ def _archive(root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _from_archive(path: pathlib.Path) -> tuple[Split, Split]:
+    try:
+        return _read_archive(path)
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no whole .npz file: {error}. Expected:\n{LAYOUT}") from error
+
+
+def _read_archive(path: pathlib.Path) -> tuple[Split, Split]:
     with np.load(path, allow_pickle=False) as saved:
         fields = set(saved.files)
         labels_name, train_name = ("labels", "is_train") if "labels" in fields else ("label", "is_background")

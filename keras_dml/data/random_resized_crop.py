@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.decoding import box_window, cut, decode_other, is_jpeg
+from keras_dml.data.decoding import box_window, cut, decode_jpeg, decode_other, is_jpeg
 from keras_dml.data.image_preprocessing import convert_channels
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class RandomResizedCrop:
 
     A crop is enlarged, or shrunk by less than 2, by bilinear interpolation. If it must be shrunk by 2, 4 or 8 at
     least, a JPEG is decoded at that fraction of its size, and another image is resized with an antialiasing filter.
+    `antialias=True` uses that filter for all shrinking, as Pillow does, which costs several times as much.
 
     Args:
         size: Side of the result in pixels.
@@ -31,6 +32,7 @@ class RandomResizedCrop:
         scale: Least and largest area of the crop as a share of the image's.
         ratio: Least and largest width / height of the crop.
         flip: Probability of mirroring left and right.
+        antialias: Whether every crop that is shrunk is filtered first.
     """
 
     size: int
@@ -38,6 +40,7 @@ class RandomResizedCrop:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+    antialias: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -69,7 +72,12 @@ class RandomResizedCrop:
         return self._finish(cut(image, window), mirror)
 
     def decode(
-        self, encoded: "tf.Tensor", seed: Any, box: "tf.Tensor | None" = None, relative: bool = False
+        self,
+        encoded: "tf.Tensor",
+        seed: Any,
+        box: "tf.Tensor | None" = None,
+        relative: bool = False,
+        known_jpeg: bool = False,
     ) -> "tf.Tensor":
         """Decodes and augments, without decoding more of a JPEG than is needed.
 
@@ -78,6 +86,7 @@ class RandomResizedCrop:
             seed: `(2,)` integers.
             box: `(4,)` `ymin, xmin, ymax, xmax`: the part of the image that is augmented.
             relative: Whether `box` is in fractions of height and width instead of pixels.
+            known_jpeg: Whether the image can be nothing but a JPEG, which saves looking.
 
         Returns:
             `(size, size, channels)` float32 in [0, 255].
@@ -97,8 +106,10 @@ class RandomResizedCrop:
             shrink = tf.reduce_min(window[2:]) // self.size
 
             def at(ratio: int) -> "tf.Tensor":
-                return tf.io.decode_and_crop_jpeg(encoded, window // ratio, channels=self.channels, ratio=ratio)
+                return decode_jpeg(encoded, self.channels, shape[2], window // ratio, ratio)
 
+            if self.antialias:
+                return self._finish(at(1), mirror)
             image = tf.case(
                 [(shrink >= ratio, lambda ratio=ratio: at(ratio)) for ratio in JPEG_RATIOS],
                 default=lambda: at(1),
@@ -111,7 +122,7 @@ class RandomResizedCrop:
             window, mirror = place(shape[0], shape[1])
             return self._finish(cut(image, window), mirror)
 
-        return tf.cond(is_jpeg(encoded), jpeg, other)
+        return jpeg() if known_jpeg else tf.cond(is_jpeg(encoded), jpeg, other)
 
     def draw(self, height: "tf.Tensor", width: "tf.Tensor", seed: Any) -> "tuple[tf.Tensor, tf.Tensor]":
         """Draws a crop.
@@ -158,9 +169,11 @@ class RandomResizedCrop:
         import tensorflow as tf
 
         crop = convert_channels(crop, self.channels)
-        shape = tf.shape(crop)
+        shape = tf.shape(crop)[:2]
+        # Enlarging needs no filter, but the filter's op is slow even so.
+        shrinks = tf.reduce_any(shape > self.size) if self.antialias else tf.reduce_min(shape) >= 2 * self.size
         return tf.cond(
-            tf.reduce_min(shape[:2]) >= 2 * self.size,
+            shrinks,
             lambda: self._resized(crop, mirror, antialias=True),
             lambda: self._resized(crop, mirror, antialias=False),
         )

@@ -157,9 +157,7 @@ class Split:
 
         def example(element: "dict[str, tf.Tensor]") -> "tf.Tensor":
             channels = preprocessing.channels
-            return self.read(
-                element, lambda encoded, box, relative: preprocessing(decode(encoded, channels, box, relative))
-            )
+            return self.read(element, lambda encoded, *where: preprocessing(decode(encoded, channels, *where)))
 
         return (
             rows.map(self.fetch, num_parallel_calls=2)
@@ -202,17 +200,19 @@ class Split:
     def read(
         self,
         element: "dict[str, tf.Tensor]",
-        make: "Callable[[tf.Tensor, tf.Tensor | None, bool], tf.Tensor]",
+        make: "Callable[[tf.Tensor, tf.Tensor | None, bool, bool], tf.Tensor]",
     ) -> "tf.Tensor":
         """Reads one fetched encoded image, or raises an error that names it.
 
         Args:
             element: One row of what `fetch` returns.
-            make: `make(encoded, box, relative)` returns an image `(height, width, channels)`; box as in `decode`.
+            make: `make(encoded, box, relative, known_jpeg)` returns an image `(height, width, channels)`; arguments as
+                of `decode`.
         """
         encoded = self.source.encoded(element["item"])
         box = element.get("box")
-        return guarded(lambda: make(encoded, box, self.source.relative_boxes), encoded, element["name"])
+        relative = self.source.relative_boxes
+        return guarded(lambda known_jpeg: make(encoded, box, relative, known_jpeg), encoded, element["name"])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.image(row) for row in range(len(self)))

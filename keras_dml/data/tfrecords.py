@@ -5,12 +5,14 @@ image lies and keeps its labels; after that, images are read straight from the s
 pass happens once.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import re
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -238,7 +240,7 @@ def _read_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as saved:
             return dict(saved)
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
 
 
@@ -251,4 +253,5 @@ def _write_cache(path: pathlib.Path, table: Mapping[str, np.ndarray]) -> None:
         os.replace(aside, path)
     except OSError:
         # Without a place for the cache the next start reads the records again.
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()

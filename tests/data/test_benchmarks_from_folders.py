@@ -1,0 +1,306 @@
+"""The benchmarks, from folders as the original archives unpack."""
+
+import os
+
+import numpy as np
+import pytest
+import scipy.io
+import tiny_datasets
+from tiny_pictures import photograph, save
+
+from keras_dml.data import BENCHMARKS, DataError, load
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def cub_lists(root, classes=(0, 1, 2, 100, 101), per_class=4):
+    images, labels, boxes = [], [], []
+    for label in classes:
+        for number in range(per_class):
+            name = f"{label + 1:03d}.Bird_{label}/Bird_{label}_{number:04d}.jpg"
+            path = root / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tiny_datasets.image_file(label * 100 + number).getvalue())
+            index = len(images) + 1
+            images.append(f"{index} {name}")
+            labels.append(f"{index} {label + 1}")
+            boxes.append(f"{index} 4.0 6.0 32.0 18.0")
+    write(root / "images.txt", "\n".join(images) + "\n")
+    write(root / "image_class_labels.txt", "\n".join(labels) + "\n")
+    write(root / "bounding_boxes.txt", "\n".join(boxes) + "\n")
+
+
+@pytest.mark.parametrize("name", ["cub200", "cub200_cropped"])
+def test_cub200_is_the_same_from_archive_and_records(tmp_path, name):
+    cub_lists(tmp_path / "archive" / "CUB_200_2011")
+    tiny_datasets.cub200(tmp_path / "records")
+    ours, theirs = (load(name, tmp_path / folder, subset=True) for folder in ("archive", "records"))
+    for side in ("train", "test"):
+        a, b = getattr(ours, side), getattr(theirs, side)
+        assert a.ids == b.ids
+        assert a.class_names == b.class_names
+        np.testing.assert_array_equal(a.labels, b.labels)
+        for row in range(len(a)):
+            np.testing.assert_array_equal(a.image(row), b.image(row))
+
+
+def test_cub200_from_class_folders_with_exactly_the_published_counts(tmp_path):
+    source = save(tmp_path / "one.jpg", 0)
+    for label in range(200):
+        # 5,864 = 64 * 59 + 36 * 58 and 5,924 = 24 * 60 + 76 * 59.
+        count = (59 if label < 64 else 58) if label < 100 else (60 if label < 124 else 59)
+        folder = tmp_path / "images" / f"{label + 1:03d}.Bird"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            os.link(source, folder / f"{number}.jpg")
+    benchmark = load("cub200", tmp_path)
+    assert (len(benchmark.train), len(benchmark.test)) == (5864, 5924)
+    assert not benchmark.subset
+    (tmp_path / "images" / "007.Bird" / "3.jpg").unlink()
+    with pytest.raises(DataError, match="train images 5863 instead of 5864"):
+        load("cub200", tmp_path)
+    assert len(load("cub200", tmp_path, subset=True).train) == 5863
+    with pytest.raises(DataError, match=r"bounding_boxes\.txt"):
+        load("cub200_cropped", tmp_path)
+
+
+def test_a_listed_image_that_is_missing_is_named(tmp_path):
+    cub_lists(tmp_path)
+    (tmp_path / "images" / "002.Bird_1" / "Bird_1_0002.jpg").unlink()
+    with pytest.raises(DataError, match=r"Bird_1_0002\.jpg"):
+        load("cub200", tmp_path, subset=True)
+
+
+def cars_annotations(rows, names):
+    kind = [(name, object) for name in names]
+    return {"annotations": np.array([tuple(row) for row in rows], dtype=kind).reshape(1, -1)}
+
+
+def test_cars196_from_the_original_archives(tmp_path):
+    fields = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"]
+    for side, folder, path in (
+        ("train", "cars_train", "devkit/cars_train_annos.mat"),
+        ("test", "cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        rows = []
+        for number, label in enumerate((1, 98, 99, 196)):
+            save(tmp_path / folder / f"{number + 1:05d}.jpg", number + (10 if side == "test" else 0))
+            rows.append((5, 3, 25, 23, label, f"{number + 1:05d}.jpg"))
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        scipy.io.savemat(tmp_path / path, cars_annotations(rows, fields))
+    meta = np.array([[f"Car {number}" for number in range(1, 197)]], dtype=object)
+    scipy.io.savemat(tmp_path / "devkit" / "cars_meta.mat", {"class_names": meta})
+    benchmark = load("cars196", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("Car 1", "Car 98")
+    assert benchmark.test.class_names == ("Car 99", "Car 196")
+    assert benchmark.train.ids == ("test/00001", "train/00001", "test/00002", "train/00002")
+    cropped = load("cars196_cropped", tmp_path, subset=True)
+    image, part = cropped.test.image(2).astype(int), benchmark.test.image(2)[3:23, 5:25].astype(int)
+    np.testing.assert_allclose(image, part, atol=16)
+    assert abs(image - part).mean() < 1
+    (tmp_path / "cars_test_annos_withlabels.mat").unlink()
+    with pytest.raises(DataError, match="cars_test_annos_withlabels"):
+        load("cars196", tmp_path, subset=True)
+
+
+def test_cars196_from_the_single_archive(tmp_path):
+    rows = []
+    for number, label in enumerate((1, 1, 99)):
+        name = f"car_ims/{number + 1:06d}.jpg"
+        save(tmp_path / name, number)
+        rows.append((name, 5, 3, 25, 23, label, number % 2))
+    fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
+    meta = np.array([[f"Car {number}" for number in range(1, 197)]], dtype=object)
+    scipy.io.savemat(tmp_path / "cars_annos.mat", {**cars_annotations(rows, fields), "class_names": meta})
+    benchmark = load("cars196_cropped", tmp_path, subset=True)
+    assert (len(benchmark.train), len(benchmark.test)) == (2, 1)
+    assert benchmark.test.image(0).shape == (20, 20, 3)
+    assert benchmark.test.class_names == ("Car 99",)
+
+
+def test_numbered_class_folders_keep_the_official_order(tmp_path):
+    for number in (98, 99, 1, 196):
+        save(tmp_path / "images" / f"{number:03d}.Car" / "a.jpg", number)
+    benchmark = load("cars196", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("001.Car", "098.Car")
+    assert benchmark.test.class_names == ("099.Car", "196.Car")
+    save(tmp_path / "images" / "197.Car" / "a.jpg", 0)
+    with pytest.raises(DataError, match=r"197\.Car"):
+        load("cars196", tmp_path, subset=True)
+
+
+def test_sop_from_its_lists(tmp_path):
+    root = tmp_path / "Stanford_Online_Products"
+    for side, classes in (("train", (1, 10, 2)), ("test", (11319,))):
+        lines = ["image_id class_id super_class_id path"]
+        for label in classes:
+            for number in range(2):
+                name = f"mug_final/{label}_{number}.JPG"
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                photograph(label + number).save(root / name, "JPEG")
+                lines.append(f"{len(lines)} {label} 8 {name}")
+        write(root / f"Ebay_{side}.txt", "\n".join(lines) + "\n")
+    benchmark = load("sop", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("00001", "00002", "00010")
+    assert benchmark.train.ids[2:4] == ("mug_final/2_0.JPG", "mug_final/2_1.JPG")
+    with pytest.raises(DataError, match="train classes 3 instead of 11318"):
+        load("sop", tmp_path)
+
+
+@pytest.mark.parametrize("images", ["", "Img"])
+def test_inshop(tmp_path, images):
+    rows = [
+        ("img/WOMEN/a/id_3/1.jpg", "id_00000003", "train"),
+        ("img/WOMEN/a/id_3/2.jpg", "id_00000003", "train"),
+        ("img/MEN/b/id_1/1.jpg", "id_00000001", "query"),
+        ("img/MEN/b/id_2/1.jpg", "id_00000002", "query"),
+        ("img/MEN/b/id_2/2.jpg", "id_00000002", "gallery"),
+        ("img/MEN/b/id_1/2.jpg", "id_00000001", "gallery"),
+    ]
+    for number, (name, _, _) in enumerate(rows):
+        save(tmp_path / images / name, number)
+    lines = [str(len(rows)), "image_name item_id evaluation_status", *("   ".join(row) for row in rows)]
+    write(tmp_path / "Eval" / "list_eval_partition.txt", "\n".join(lines) + "\n")
+    benchmark = load("inshop", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("id_00000003",)
+    assert benchmark.test.class_names == benchmark.gallery.class_names == ("id_00000001", "id_00000002")
+    np.testing.assert_array_equal(benchmark.test.labels, [0, 1])
+    np.testing.assert_array_equal(benchmark.gallery.labels, [0, 1])
+    with pytest.raises(DataError, match="gallery images 2 instead of 12612"):
+        load("inshop", tmp_path)
+
+
+def test_domainnet_from_its_lists(tmp_path):
+    for domain in ("real", "clipart"):
+        for side in ("train", "test"):
+            lines = []
+            for label, name in ((0, "aircraft_carrier"), (172, "leg"), (173, "light_bulb")):
+                path = f"{domain}/{name}/{side}.jpg"
+                save(tmp_path / path, label)
+                lines.append(f"{path} {label}")
+            write(tmp_path / f"{domain}_{side}.txt", "\n".join(lines) + "\n")
+    benchmark = load("domainnet_clipart_to_real", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("aircraft_carrier", "leg")
+    assert benchmark.test.class_names == benchmark.gallery.class_names == ("light_bulb",)
+    assert benchmark.test.ids == ("clipart/light_bulb/test.jpg", "clipart/light_bulb/train.jpg")
+    with pytest.raises(DataError, match="172947 images"):
+        load("domainnet_clipart", tmp_path)
+
+
+def test_imagenet_2010(tmp_path):
+    for name in ("n01", "n02", "n03"):
+        save(tmp_path / "train" / name / f"{name}_1.JPEG", 1)
+    with pytest.raises(DataError, match="test side"):
+        load("imagenet2010_zero_shot", tmp_path, subset=True)
+    write(tmp_path / "train_classes.txt", "n03\nn01\n")
+    with pytest.raises(DataError, match="both"):
+        load("imagenet2010_zero_shot", tmp_path, subset=True)
+    write(tmp_path / "test_classes.txt", "n02\n")
+    benchmark = load("imagenet2010_zero_shot", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("n03", "n01")
+    assert benchmark.test.class_names == ("n02",)
+    with pytest.raises(DataError, match="train classes 2 instead of 800"):
+        load("imagenet2010_zero_shot", tmp_path)
+
+
+def test_imagenet_10k_leaves_out_classes_that_were_trained_on(tmp_path):
+    for name in ("n01", "n02"):
+        save(tmp_path / "imagenet2010" / "train" / name / "1.JPEG", 1)
+    for side in ("query", "gallery"):
+        for name in ("n01", "n05", "n04"):
+            save(tmp_path / "imagenet10k" / side / name / f"{side}.JPEG", 1)
+    benchmark = load("imagenet10k_transfer", tmp_path, subset=True)
+    assert benchmark.test.class_names == benchmark.gallery.class_names == ("n04", "n05")
+    with pytest.raises(DataError, match="10184 classes"):
+        load("imagenet10k_transfer", tmp_path)
+
+
+def characters(random, count):
+    return (random.random((count, 105, 105)) < 0.1).astype(np.uint8)
+
+
+def test_omniglot_is_the_same_from_folders_and_from_both_kinds_of_archive(tmp_path):
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    ink = characters(random, 12)
+    labels = np.repeat(np.arange(4), 3)
+    names = ["Greek/character01", "Greek/character02", "Ogham/character01", "Ogham/character02"]
+    train = labels < 2
+    drawers = np.tile([1, 2, 3], 4)
+    for drawing, label, drawer in zip(ink, labels, drawers, strict=True):
+        folder = tmp_path / "folders" / ("images_background" if label < 2 else "images_evaluation") / names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        # The originals have one bit per pixel.
+        Image.fromarray(255 * (1 - drawing)).convert("1").save(folder / f"{label:04d}_{drawer:02d}.png")
+    shuffled = random.permutation(12)
+    np.savez(
+        tmp_path / "bits.npz",
+        ink_bits=np.packbits(ink.reshape(12, -1), axis=1)[shuffled],
+        label=labels[shuffled],
+        is_background=train[shuffled],
+        drawer=drawers[shuffled],
+        class_names=["background/" + name if number < 2 else "evaluation/" + name for number, name in enumerate(names)],
+    )
+    (tmp_path / "own").mkdir()
+    np.savez(
+        tmp_path / "own" / "omniglot.npz",
+        images=255 * (1 - ink),
+        labels=labels,
+        is_train=train,
+        class_names=names,
+    )
+    sources = [load("omniglot", tmp_path / name, subset=True) for name in ("folders", "bits.npz", "own")]
+    for benchmark in sources:
+        for side in ("train", "test"):
+            found, expected = getattr(benchmark, side), getattr(sources[0], side)
+            order = np.argsort(found.ids)
+            assert [found.ids[row] for row in order] == list(expected.ids)
+            assert found.class_names == expected.class_names
+            np.testing.assert_array_equal(found.labels[order], expected.labels)
+            np.testing.assert_array_equal(found.images[order], expected.images)
+    np.testing.assert_array_equal(sources[0].train.images[..., 0], 255 * (1 - ink[:6]))
+    assert sources[0].fingerprint == sources[2].fingerprint
+
+
+def test_omniglot_says_which_fields_it_needs(tmp_path):
+    np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
+    with pytest.raises(DataError, match=r"pictures.*\n[^$]*is_train"):
+        load("omniglot", tmp_path)
+    (tmp_path / "second.npz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 \.npz files"):
+        load("omniglot", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("digits",)])
+def test_a_folder_without_the_data_is_an_error_that_says_what_is_expected(tmp_path, name):
+    with pytest.raises(DataError) as error:
+        load(name, tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "xpect" in str(error.value) or "Looked for" in str(error.value)
+    with pytest.raises(DataError):
+        load(name, tmp_path / "nowhere")
+
+
+def test_nothing_is_downloaded_into_a_folder_unless_that_is_said(tmp_path, monkeypatch):
+    from keras_dml.data import tfrecords
+
+    asked = []
+    monkeypatch.setattr(tfrecords, "find_prepared", lambda *arguments: None)
+
+    def fake(data_dir, *arguments, **keywords):
+        asked.append(data_dir)
+        raise DataError("stop")
+
+    monkeypatch.setattr(tfrecords, "download", fake)
+    for arguments in ({"data_dir": tmp_path}, {"download": False}):
+        with pytest.raises(DataError):
+            load("cub200", **arguments)
+    assert not asked
+    for arguments in ({}, {"data_dir": tmp_path, "download": True}):
+        with pytest.raises(DataError, match="stop"):
+            load("cub200", **arguments)
+    assert asked == [None, tmp_path]

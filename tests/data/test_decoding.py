@@ -1,0 +1,182 @@
+"""Images of every kind, and what is no image."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tiny_pictures import encoded, photograph
+
+from keras_dml.data import ClassBatches, DataError, ImagePreprocessing, RandomResizedCrop, Split, load
+from keras_dml.data.decoding import decode
+
+KINDS = {
+    "jpeg": lambda: encoded(photograph(0), quality=92),
+    "grey jpeg": lambda: encoded(photograph(0).convert("L"), quality=92),
+    "cmyk jpeg": lambda: encoded(photograph(0).convert("CMYK"), quality=92),
+    "progressive jpeg": lambda: encoded(photograph(0), quality=92, progressive=True),
+    "png": lambda: encoded(photograph(0), "PNG"),
+    "grey png": lambda: encoded(photograph(0).convert("L"), "PNG"),
+    "palette png": lambda: encoded(photograph(0).quantize(32), "PNG"),
+    "one bit png": lambda: encoded(photograph(0).convert("1"), "PNG"),
+    "16 bit png": lambda: encoded(Image.fromarray(np.asarray(photograph(0).convert("L"), np.uint16) * 257), "PNG"),
+    "gif": lambda: encoded(photograph(0).quantize(32), "GIF"),
+    "bmp": lambda: encoded(photograph(0), "BMP"),
+    "webp": lambda: encoded(photograph(0), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_decoded_as_pillow_decodes_it(kind):
+    content = KINDS[kind]()
+    image = Image.open(io.BytesIO(content))
+    if kind == "16 bit png":
+        image = photograph(0).convert("L")
+    expected = np.asarray(image.convert("RGB"), np.float32)
+    found = decode(tf.constant(content), 3).numpy().astype(np.float32)
+    assert found.shape == expected.shape
+    assert abs(found - expected).mean() < 1.5
+    grey = decode(tf.constant(content), 1).numpy()
+    assert grey.shape == (*expected.shape[:2], 1)
+    np.testing.assert_allclose(grey[..., 0], expected @ [0.299, 0.587, 0.114], atol=6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_become_white_not_black(mode):
+    # Black everywhere, and invisible in the left half: as many drawings are stored.
+    image = Image.fromarray(np.zeros((10, 20, 4), np.uint8), "RGBA")
+    image.putalpha(Image.fromarray(np.repeat(np.uint8([[0] * 10 + [255] * 10]), 10, axis=0)))
+    content = tf.constant(encoded(image.convert(mode), "PNG"))
+    for channels in (1, 3):
+        found = decode(content, channels).numpy()
+        assert (found[:, :10] == 255).all()
+        assert (found[:, 10:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize(
+    ("box", "window"),
+    [
+        ((3, 5, 20, 30), (3, 5, 17, 25)),
+        ((-4, -4, 99, 99), (0, 0, 30, 40)),
+        ((7, 8, 7, 8), (7, 8, 1, 1)),
+        ((29.6, 40, 30, 41), (29, 39, 1, 1)),
+    ],
+)
+def test_boxes_are_cut_out_and_kept_inside(kind, box, window):
+    content = tf.constant(KINDS[kind]())
+    top, left, height, width = window
+    expected = decode(content).numpy()[top : top + height, left : left + width].astype(int)
+    found = decode(content, 3, tf.constant(box, tf.float32)).numpy().astype(int)
+    relative = tf.constant(box, tf.float32) / tf.constant([30.0, 40.0, 30.0, 40.0])
+    again = decode(content, 3, relative, relative=True).numpy().astype(int)
+    np.testing.assert_array_equal(found, again)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=16 if kind == "jpeg" else 0)
+
+
+BAD = {
+    "empty.jpg": b"",
+    "one.jpg": b"\xff",
+    "truncated.jpg": KINDS["jpeg"]()[:-200],
+    "without_end.jpg": KINDS["jpeg"]()[:-2],
+    "truncated.png": KINDS["png"]()[:-200],
+    "header_only.png": KINDS["png"]()[:8],
+    "text.jpg": b"<html>404 Not Found</html>",
+    "damaged.png": KINDS["png"]()[:200] + b"\0" * 50 + KINDS["png"]()[250:],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Classes a to d with three good images each."""
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            photograph(number).save(tmp_path / name / f"{number}.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_image_is_named_wherever_it_is_reached(folder, name):
+    (folder / "a" / name).write_bytes(BAD[name])
+    train = load("folder", folder).train
+    row = train.ids.index(f"a/{name}")
+    with pytest.raises(DataError, match=name):
+        train.image(row)
+    bad = train.verify(workers=2)
+    assert [image.id for image in bad] == [f"a/{name}"]
+    assert bad[0].row == row
+    assert bad[0].reason
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"a/{name}"):
+        list(train.dataset(ImagePreprocessing(16)))
+
+
+@pytest.mark.parametrize("augment", [None, RandomResizedCrop(16)])
+def test_training_names_a_bad_image(folder, augment):
+    (folder / "a" / "3.jpg").write_bytes(BAD["truncated.jpg"])
+    train = load("folder", folder).train
+    batches = ClassBatches(train, ImagePreprocessing(16), 2, 8, augment=augment)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a/3\.jpg"):
+        for _ in batches.dataset(steps=10):
+            pass
+
+
+def test_a_file_that_has_gone_is_named(folder):
+    train = load("folder", folder).train
+    (folder / "a" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"a/1\.jpg"):
+        train.image(1)
+    with pytest.raises(tf.errors.NotFoundError, match=r"a/1\.jpg"):
+        list(train.dataset(ImagePreprocessing(16)))
+
+
+def test_bad_images_are_skipped_on_request_and_named(folder):
+    for name in ("truncated.jpg", "text.jpg"):
+        (folder / "a" / name).write_bytes(BAD[name])
+    (folder / "c" / "empty.jpg").write_bytes(b"")
+    whole = load("folder", folder)
+    with pytest.warns(UserWarning, match="left out 3 images") as warned:
+        benchmark = load("folder", folder, bad_images="skip")
+    for name in ("a/truncated.jpg", "a/text.jpg", "c/empty.jpg"):
+        assert name in str(warned[0].message)
+    assert (len(whole.train), len(benchmark.train)) == (8, 6)
+    assert (len(whole.test), len(benchmark.test)) == (7, 6)
+    assert benchmark.train.class_names == whole.train.class_names
+    assert len(list(benchmark.train.dataset(ImagePreprocessing(16)))) == 1
+    with pytest.raises(ValueError, match="bad_images"):
+        load("folder", folder, bad_images="ignore")
+
+
+def test_a_good_jpeg_with_bytes_after_its_end_is_read(folder):
+    """Cameras append things; only what cannot be decoded is bad."""
+    (folder / "a" / "0.jpg").write_bytes(KINDS["jpeg"]() + b"\0" * 30)
+    (folder / "b" / "0.jpg").write_bytes(KINDS["png"]())
+    train = load("folder", folder).train
+    assert train.verify() == []
+    images = np.concatenate([batch.numpy() for batch in train.dataset(ImagePreprocessing(30))])
+    expected = decode(tf.constant(KINDS["jpeg"]())).numpy()[:, 5:35]
+    np.testing.assert_array_equal(images[0], expected)
+
+
+def test_all_kinds_go_through_one_pipeline(tmp_path):
+    for number, (kind, make) in enumerate(KINDS.items()):
+        path = tmp_path / str(number % 4) / f"{kind}.{kind.split()[-1]}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(make())
+    train = load("folder", tmp_path).train
+    for channels in (1, 3):
+        batches = ClassBatches(
+            train, ImagePreprocessing(24, channels=channels), 2, 6, augment=RandomResizedCrop(24, channels)
+        )
+        for images, _ in batches.dataset(steps=3):
+            assert images.shape == (12, 24, 24, channels)
+            assert float(tf.reduce_min(tf.math.reduce_std(images, axis=(1, 2, 3)))) > 5
+        for images in train.dataset(ImagePreprocessing(24, channels=channels)):
+            assert float(tf.reduce_min(tf.math.reduce_std(images, axis=(1, 2, 3)))) > 5
+
+
+def test_an_array_has_no_bad_images():
+    split = Split(np.zeros((2, 4, 4, 1), np.uint8), [0, 1], ["a", "b"])
+    assert split.verify() == []

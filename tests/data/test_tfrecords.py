@@ -1,0 +1,164 @@
+"""Reading what TensorFlow Datasets has prepared."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tiny_datasets
+
+from keras_dml.data import DataError, tfrecords
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    tiny_datasets.cub200(folder)
+    return folder
+
+
+COLUMNS = ("label", "image/filename", "bbox")
+
+
+def test_finds_the_data_set_from_any_folder_above_it(data_dir):
+    version = data_dir / "caltech_birds2011" / "0.2.0"
+    for folder in (data_dir, data_dir / "caltech_birds2011", version):
+        assert tfrecords.find_prepared(folder, "caltech_birds2011") == version
+    assert tfrecords.find_prepared(data_dir, "cars196") is None
+    assert tfrecords.find_prepared(version, "cars196") is None
+
+
+def test_finds_the_newest_version(tmp_path):
+    for version in ("0.9.0", "0.10.0", "notes"):
+        folder = tmp_path / "cars196" / version
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text(json.dumps({"name": "cars196"}))
+    assert tfrecords.find_prepared(tmp_path, "cars196").name == "0.10.0"
+
+
+def test_reads_what_tensorflow_datasets_reads(data_dir):
+    folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
+    table = tfrecords.read_table(folder, ("train", "test"), COLUMNS)
+    theirs = {}
+    for split in ("train", "test"):
+        for example in tfds.builder_from_directory(folder).as_dataset(split=split).as_numpy_iterator():
+            theirs[example["image/filename"].decode()] = (split, example)
+    assert sorted(theirs) == sorted(table.columns["image/filename"])
+    items = table.images.fetch(np.arange(len(table)))
+    for row, name in enumerate(table.columns["image/filename"]):
+        split, example = theirs[name]
+        assert table.splits[row] == split
+        assert table.columns["label"][row] == example["label"]
+        np.testing.assert_array_equal(table.images.boxes[row], example["bbox"])
+        np.testing.assert_array_equal(tf.io.decode_jpeg(items[row], channels=3), example["image"])
+
+
+def test_second_use_does_not_read_the_records_again(data_dir, monkeypatch):
+    folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
+    first = tfrecords.read_table(folder, ("train",), COLUMNS)
+
+    def fail(*arguments):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(tfrecords, "_index", fail)
+    second = tfrecords.read_table(folder, ("train",), COLUMNS)
+    np.testing.assert_array_equal(first.columns["label"], second.columns["label"])
+    assert list(first.images.fetch(np.arange(3))) == list(second.images.fetch(np.arange(3)))
+
+
+def test_changed_records_are_read_again(data_dir, tmp_path):
+    import os
+    import shutil
+
+    copy = tmp_path / "caltech_birds2011" / "0.2.0"
+    shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", copy)
+    before = tfrecords.read_table(copy, ("train",), COLUMNS)
+    # The test shard takes the place of the training shard.
+    shutil.copyfile(next(copy.glob("*-test.*")), next(copy.glob("*-train.*")))
+    os.utime(next(copy.glob("*-train.*")), (1, 1))
+    after = tfrecords.read_table(copy, ("train",), COLUMNS)
+    assert set(before.columns["image/filename"]).isdisjoint(after.columns["image/filename"])
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(data_dir, tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("KERAS_DML_CACHE", str(blocked))
+    folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
+    assert len(tfrecords.read_table(folder, ("train",), COLUMNS)) == 10
+
+
+def test_a_damaged_cache_is_replaced(data_dir, cache):
+    folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
+    tfrecords.read_table(folder, ("train",), COLUMNS)
+    (path,) = cache.rglob("*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    assert len(tfrecords.read_table(folder, ("train",), COLUMNS)) == 10
+
+
+@pytest.mark.parametrize("keep", [-3, -20, 5])
+def test_a_truncated_shard_is_an_error_that_names_it(data_dir, tmp_path, keep):
+    import shutil
+
+    copy = tmp_path / "caltech_birds2011" / "0.2.0"
+    shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", copy)
+    shard = next(copy.glob("*-train.*"))
+    shard.write_bytes(shard.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"train\.tfrecord.*cut off"):
+        tfrecords.read_table(copy, ("train",), COLUMNS)
+
+
+def test_missing_parts_are_named(data_dir, tmp_path):
+    import shutil
+
+    copy = tmp_path / "caltech_birds2011" / "0.2.0"
+    shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", copy)
+    with pytest.raises(DataError, match="no split 'validation'"):
+        tfrecords.read_table(copy, ("validation",), COLUMNS)
+    with pytest.raises(DataError, match="no feature 'colour'"):
+        tfrecords.read_table(copy, ("train",), ("colour",))
+    next(copy.glob("*-train.*")).unlink()
+    with pytest.raises(DataError, match="lacks 1 of 1 shards"):
+        tfrecords.read_table(copy, ("train",), COLUMNS)
+    info = json.loads((copy / "dataset_info.json").read_text())
+    (copy / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
+    with pytest.raises(DataError, match="array_record"):
+        tfrecords.read_table(copy, ("train",), COLUMNS)
+
+
+def test_a_failed_download_says_what_is_needed(monkeypatch, tmp_path):
+    from keras_dml.data import cars196
+
+    def fail(*arguments, **keywords):
+        raise OSError("404 Not Found")
+
+    monkeypatch.setattr(tfds, "builder", fail)
+    with pytest.raises(DataError) as error:
+        tfrecords.download(tmp_path, "cars196", cars196.ARCHIVES, cars196.LAYOUT)
+    text = str(error.value)
+    assert "404 Not Found" in text
+    assert str(tmp_path) in text
+    for archive in cars196.ARCHIVES:
+        assert archive.name in text
+        assert archive.url in text
+        assert archive.sha256 in text
+    assert "devkit/cars_train_annos.mat" in text
+
+
+def test_known_checksums_are_those_of_tensorflow_datasets():
+    from importlib.resources import files
+
+    from keras_dml.data import cars196, cub200, omniglot, stanford_online_products
+
+    root = files("tensorflow_datasets")
+    lists = [root / "url_checksums" / f"{name}.txt" for name in ("caltech_birds2011", "cars196", "omniglot")]
+    lists.append(root / "datasets" / "stanford_online_products" / "checksums.tsv")
+    known = {}
+    for path in lists:
+        for line in path.read_text().splitlines():
+            url, size, sha256, *_ = line.split("\t")
+            known[url] = (int(size), sha256)
+    for module in (cub200, cars196, omniglot, stanford_online_products):
+        for archive in module.ARCHIVES:
+            assert known[archive.url] == (archive.size, archive.sha256)
