@@ -20,6 +20,8 @@ from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_dml.evaluation import RetrievalResult
 
 TITLES = {
@@ -108,6 +110,15 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join([*rows, "", *notes])
 
 
+def load_encoder(path: pathlib.Path) -> "keras.Model":
+    """A saved encoder, without its training configuration."""
+    import keras
+
+    from keras_dml import backbones, layers  # noqa: F401  registers the layers of saved encoders
+
+    return keras.models.load_model(path, compile=False)
+
+
 def embed(
     encoder_path: pathlib.Path,
     benchmark_name: str,
@@ -116,12 +127,10 @@ def embed(
     batch_size: int = 64,
 ) -> tuple[Embeddings, Embeddings | None]:
     """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder."""
-    import keras
-
-    from keras_dml import backbones, data, layers  # noqa: F401  registers the layers of saved encoders
+    from keras_dml import data
 
     benchmark = data.load(benchmark_name, data_dir)
-    encoder = keras.models.load_model(encoder_path, compile=False)
+    encoder = load_encoder(encoder_path)
     _, height, width, channels = encoder.input_shape
     if height is None or height != width:
         raise ValueError(
