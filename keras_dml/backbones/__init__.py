@@ -1,5 +1,6 @@
 """Encoders: backbones with a deep metric learning head."""
 
-from keras_dml.backbones.build import BACKBONES, POOLINGS, build
+from keras_dml.backbones.build import BACKBONES, POOLINGS, build, build_backbone
+from keras_dml.backbones.weights import LoadReport, load_backbone_weights
 
-__all__ = ["BACKBONES", "POOLINGS", "build"]
+__all__ = ["BACKBONES", "POOLINGS", "LoadReport", "build", "build_backbone", "load_backbone_weights"]

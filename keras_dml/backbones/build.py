@@ -1,19 +1,30 @@
 """An encoder: a backbone with the head that every deep metric learning paper puts on it."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 from keras import layers
 
+from keras_dml.backbones.applications import application, application_names, find_application, mobilenet_v2
+from keras_dml.backbones.bn_inception import bn_inception
+from keras_dml.backbones.googlenet import googlenet
+from keras_dml.backbones.hub import PREFIX, hub_backbone, prefix_tokens, with_pixel_values
+from keras_dml.backbones.resnet50 import resnet50
 from keras_dml.backbones.small_conv import small_conv
+from keras_dml.backbones.weights import TORCH_ORIGINS, TORCH_SUFFIXES, keras_resnet50_file, load_backbone_weights
 from keras_dml.utils.suggestions import unknown_name
 
 # Each builder takes the input shape and its own options and returns a model from images in [0, 255] to a feature map.
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
+    "bn_inception": bn_inception,
+    "googlenet": googlenet,
+    "mobilenet_v2": mobilenet_v2,
+    "resnet50": resnet50,
     "small_conv": small_conv,
 }
-POOLINGS = ("avg", "max", "avg+max")
+POOLINGS = ("avg", "max", "avg+max", "class_token")
 
 
 def build(
@@ -23,43 +34,155 @@ def build(
     input_shape: tuple[int, int, int] = (224, 224, 3),
     normalize: bool = True,
     options: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
     """Builds an encoder: backbone, global pooling, linear layer, L2 normalisation.
 
-    The head computes in float32 under every dtype policy.
+    The head computes in float32 under every dtype policy. Conversion of pixel values is part of the backbone.
+
+    `resnet50` has two forms that differ in more than names (see `resnet50`). Unless `options` name one, the form is
+    that of the weights: Keras's for "imagenet" and files of Keras's ResNet50, torchvision's for PyTorch checkpoints
+    and without weights.
 
     Args:
-        name: A key of `BACKBONES`, or a model from images in [0, 255] to a feature map `(batch, h, w, channels)`.
+        name: A key of `BACKBONES`; a network of `keras.applications` such as "ConvNeXtTiny"; "keras_hub:PRESET", such
+            as "keras_hub:dinov2_base"; or a model from images to a feature map `(batch, h, w, channels)`, tokens
+            `(batch, n, channels)` or features `(batch, channels)`, which is used itself rather than copied.
         embedding_dim: Width d of the embedding; None leaves out the linear layer.
-        pooling: "avg", "max", or "avg+max" (their sum, "double" pooling of DAS Table 1).
+        pooling: "avg", "max", or "avg+max" (their sum, "double" pooling of DAS Table 1), over positions or patch
+            tokens; "class_token" takes a transformer's first token. A model's `(batch, channels)` are taken as is.
         input_shape: `(height, width, channels)` of the images, where `name` is a string.
         normalize: Whether embeddings are scaled to unit length.
-        options: Further arguments of the backbone's builder.
+        options: Further arguments of the backbone's builder (`alpha`, `form`, `widths`, ...). For a model: `scale` and
+            `offset`, where it expects `images * scale + offset` rather than [0, 255].
+        weights: None for fresh weights; "imagenet" to download Keras's (for keras-hub, the preset's); or a file:
+            `.h5`, `.weights.h5`, `.keras`, or for ResNet-50, BN-Inception and GoogLeNet a public PyTorch checkpoint
+            (`.pth`, `.pt`, `.safetensors`), read without executing it. The head starts afresh in any case.
 
     Returns:
         A model from `(batch, height, width, channels)` float32 images in [0, 255] to `(batch, d)` float32 embeddings.
+
+    Raises:
+        ValueError: For unknown names, weights that do not exist for a backbone, and files that do not fit it.
+        RuntimeError: If weights cannot be downloaded.
+        ImportError: For a backbone of keras-hub without that package.
     """
-    if isinstance(name, keras.Model):
-        backbone = name
-    elif name in BACKBONES:
-        backbone = BACKBONES[name](input_shape, **(options or {}))
-    else:
-        raise ValueError(unknown_name("backbone", name, BACKBONES))
     if pooling not in POOLINGS:
         raise ValueError(unknown_name("pooling", pooling, POOLINGS))
     if embedding_dim is not None and embedding_dim < 1:
         raise ValueError(f"`embedding_dim` must be positive. Received: embedding_dim={embedding_dim}")
-    features = backbone.output
-    average = layers.GlobalAveragePooling2D(dtype="float32", name="average_pooling")
-    maximum = layers.GlobalMaxPooling2D(dtype="float32", name="max_pooling")
-    if pooling == "avg":
-        x = average(features)
-    elif pooling == "max":
-        x = maximum(features)
-    else:
-        x = layers.Add(dtype="float32", name="pooling")([average(features), maximum(features)])
+    backbone = build_backbone(name, input_shape, options, weights)
+    x = _pool(backbone, pooling)
     if embedding_dim is not None:
         x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
     if normalize:
         x = layers.UnitNormalization(dtype="float32", name="normalization")(x)
     return keras.Model(backbone.input, x, name=f"{backbone.name}_encoder")
+
+
+def build_backbone(
+    name: str | keras.Model,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    options: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> keras.Model:
+    """The backbone of `build` alone, from images in [0, 255] to features; arguments as there."""
+    options = dict(options or {})
+    if not isinstance(name, str | keras.Model):
+        raise ValueError(f"A backbone is a name or a keras.Model. Received: {name!r} of type {type(name).__name__}")
+    download = weights == "imagenet"
+    if isinstance(name, keras.Model):
+        backbone = _from_model(name, input_shape, options)
+        if download:
+            raise ValueError(
+                f'weights="imagenet" needs a backbone by name. Received: the model {name.name}; load its weights first.'
+            )
+    elif name.startswith(PREFIX):
+        backbone = hub_backbone(name.removeprefix(PREFIX), input_shape, load_weights=download, **options)
+    else:
+        backbone = _by_name(name, input_shape, options, weights)
+    if weights is not None and not download:
+        load_backbone_weights(backbone, weights)
+    return backbone
+
+
+def _from_model(model: keras.Model, input_shape: tuple[int, int, int], options: dict[str, Any]) -> keras.Model:
+    strange = set(options) - {"scale", "offset"}
+    if strange:
+        raise ValueError(unknown_name("option of a model as backbone:", min(strange), ("scale", "offset")))
+    functional = getattr(model, "inputs", None)
+    if functional and len(functional) != 1:
+        raise ValueError(f"A backbone has one input. Received: the model {model.name} with {len(functional)} inputs")
+    if functional and not options:
+        return model
+    shape = tuple(model.inputs[0].shape[1:]) if functional else input_shape
+    return with_pixel_values(model, input_shape if None in shape else shape, **options)
+
+
+def _by_name(
+    name: str, input_shape: tuple[int, int, int], options: dict[str, Any], weights: str | os.PathLike[str] | None
+) -> keras.Model:
+    download = weights == "imagenet"
+    plain = name.replace("_", "").replace("-", "").lower()
+    own = next((known for known in BACKBONES if known.replace("_", "") == plain), None)
+    network = find_application(name)
+    if own is None and network is None:
+        known = (*BACKBONES, *application_names(), f"{PREFIX}PRESET")
+        raise ValueError(unknown_name("backbone", name, known))
+    if own == "resnet50":
+        options = {"form": _resnet50_form(weights), **options}
+    if not download:
+        return BACKBONES[own](input_shape, **options) if own else application(str(network), input_shape, **options)
+    if own == "small_conv":
+        raise ValueError('small_conv has no ImageNet weights. Received: weights="imagenet"; use None or a file.')
+    if own in ("bn_inception", "googlenet") or (own == "resnet50" and options["form"] == "torchvision"):
+        raise ValueError(
+            f"Keras has no ImageNet weights for {own}{' of this form' if own == 'resnet50' else ''}. Download "
+            f"{TORCH_ORIGINS[own]} and pass weights=FILE; it is read without PyTorch. "
+            'Received: weights="imagenet"'
+        )
+    try:
+        if own:
+            return BACKBONES[own](input_shape, keras_weights="imagenet", **options)
+        return application(str(network), input_shape, "imagenet", **options)
+    except (ValueError, TypeError):
+        raise  # An option that Keras has no weights for; its message says which it has.
+    except Exception as error:
+        raise RuntimeError(
+            f"Keras could not download the ImageNet weights of {name}: {error}. Download that file on another machine "
+            "and pass weights=FILE, or put it into ~/.keras/models ($KERAS_HOME/models)."
+        ) from error
+
+
+def _resnet50_form(weights: str | os.PathLike[str] | None) -> str:
+    if weights is None or os.fspath(weights).endswith(TORCH_SUFFIXES):
+        return "torchvision"
+    return "keras" if weights == "imagenet" or keras_resnet50_file(weights) else "torchvision"
+
+
+def _pool(backbone: keras.Model, pooling: str) -> Any:
+    features = backbone.output
+    rank = len(getattr(features, "shape", ()))
+    if rank == 2:
+        return layers.Identity(dtype="float32", name="features")(features)
+    if rank not in (3, 4):
+        raise ValueError(
+            f"A backbone gives one output, `(batch, h, w, c)`, `(batch, n, c)` or `(batch, c)`. Received: {features}"
+        )
+    if pooling == "class_token":
+        if rank == 4:
+            raise ValueError(f'pooling="class_token" needs a transformer. Received: feature maps of {backbone.name}')
+        x = layers.Cropping1D((0, features.shape[1] - 1), dtype="float32", name="class_token")(features)
+        return layers.Reshape((features.shape[2],), dtype="float32", name="pooling")(x)
+    if rank == 3:
+        prefix = prefix_tokens(backbone)
+        if prefix:
+            features = layers.Cropping1D((prefix, 0), name="patch_tokens")(features)
+    dimensions = rank - 2
+    average = getattr(layers, f"GlobalAveragePooling{dimensions}D")(dtype="float32", name="average_pooling")
+    maximum = getattr(layers, f"GlobalMaxPooling{dimensions}D")(dtype="float32", name="max_pooling")
+    if pooling == "avg":
+        return average(features)
+    if pooling == "max":
+        return maximum(features)
+    return layers.Add(dtype="float32", name="pooling")([average(features), maximum(features)])

@@ -1,0 +1,70 @@
+"""Backbones of keras-hub, which is an optional dependency."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dml.backbones.pixel_values import colour_input
+
+PREFIX = "keras_hub:"
+
+
+def _keras_hub() -> Any:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            "Backbones of keras-hub need that package, which is not installed (or does not import). "
+            'Install it with `pip install "keras-dml[models]"`.'
+        ) from error
+    return keras_hub
+
+
+def hub_backbone(preset: str, input_shape: tuple[int, int, int], load_weights: bool, **options: Any) -> keras.Model:
+    """A backbone of keras-hub with the conversion of pixel values that its preset names.
+
+    Args:
+        preset: What `keras_hub.models.Backbone.from_preset` takes: a preset's name such as "dinov2_base", a Kaggle or
+            Hugging Face handle, or a local folder.
+        input_shape: `(height, width, 3)` of images in [0, 255], RGB. DINOv2 takes sides that its patch size divides.
+        load_weights: Whether to load the preset's weights (downloaded by keras-hub) or start afresh.
+        options: Further arguments of `from_preset`, such as `image_shape`.
+
+    Raises:
+        ImportError: If keras-hub is missing.
+    """
+    keras_hub = _keras_hub()
+    try:
+        backbone = keras_hub.models.Backbone.from_preset(preset, load_weights=load_weights, **options)
+        converter = keras_hub.layers.ImageConverter.from_preset(preset)
+    except Exception as error:
+        raise ValueError(
+            f"keras-hub could not load the preset {preset!r}: {error}. Without network, download the preset elsewhere "
+            f'and name its folder: "{PREFIX}FOLDER".'
+        ) from error
+    colour_input(input_shape, preset)
+    return with_pixel_values(backbone, input_shape, converter.scale, converter.offset)
+
+
+def with_pixel_values(
+    backbone: keras.Model, input_shape: tuple[int, int, int], scale: Any = None, offset: Any = None
+) -> keras.Model:
+    """A model from images in [0, 255] around a backbone that expects `images * scale + offset`."""
+    images = keras.Input(input_shape, name="images")
+    x = images
+    if scale is not None or offset is not None:
+        scale = 1.0 if scale is None else np.asarray(scale, "float32").tolist()
+        offset = 0.0 if offset is None else np.asarray(offset, "float32").tolist()
+        x = keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="pixel_values")(x)
+    return keras.Model(images, backbone(x), name=backbone.name)
+
+
+def prefix_tokens(model: keras.Model) -> int:
+    """How many of a keras-hub transformer's first output tokens are class and register tokens, not patches."""
+    for candidate in (model, *(layer for layer in model.layers if isinstance(layer, keras.Model))):
+        if hasattr(candidate, "num_register_tokens"):
+            return 1 + candidate.num_register_tokens
+        if hasattr(candidate, "use_class_token"):
+            return int(candidate.use_class_token)
+    return 0

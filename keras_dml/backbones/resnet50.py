@@ -1,0 +1,64 @@
+"""ResNet-50, in the form that its PyTorch weights fit or the form that Keras's fit."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_dml.backbones.pixel_values import colour_input, pixel_values
+from keras_dml.backbones.torch_blocks import convolution, max_pooling
+
+FORMS = ("torchvision", "keras")
+
+
+def resnet50(
+    input_shape: tuple[int, int, int], form: str = "torchvision", keras_weights: str | None = None
+) -> keras.Model:
+    """ResNet-50 (He et al., CVPR 2016, arXiv 1512.03385) up to its last feature map.
+
+    The two forms differ, and weights fit one only:
+
+    - "torchvision": a stage's stride in the 3 x 3 convolution of its first block ("v1.5"), no bias beside batch
+      normalisation, epsilon 1e-5; RGB with ImageNet mean and standard deviation. What DAS's published results use.
+    - "keras": `keras.applications.ResNet50`: the stride in the first 1 x 1 convolution, biases, epsilon 1.001e-5;
+      BGR minus the mean.
+
+    Args:
+        input_shape: `(height, width, 3)` of images in [0, 255], RGB.
+        form: "torchvision" or "keras".
+        keras_weights: "imagenet" downloads Keras's weights; for the form "keras" only.
+
+    Returns:
+        A model from images to `(batch, height / 32, width / 32, 2048)`.
+    """
+    if form not in FORMS:
+        raise ValueError(f"`form` of resnet50 must be one of {', '.join(FORMS)}. Received: form={form!r}")
+    images = colour_input(input_shape, "resnet50")
+    if form == "keras":
+        x = pixel_values(images, "caffe")
+        base = keras.applications.ResNet50(include_top=False, weights=keras_weights, input_tensor=x)
+        return keras.Model(images, base.output, name="resnet50")
+    x = pixel_values(images, "standard")
+    x = convolution(x, 64, 7, 2, name="conv1", norm_name="bn1", epsilon=1e-5)
+    x = max_pooling(x, 3, 2, padding=1, name="maxpool")
+    for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for block in range(blocks):
+            strides = 2 if stage > 1 and not block else 1
+            x = _bottleneck(x, width, strides, name=f"layer{stage}.{block}", project=not block)
+    return keras.Model(images, x, name="resnet50")
+
+
+def _bottleneck(x: Any, width: int, strides: int, *, name: str, project: bool) -> Any:
+    def step(y: Any, filters: int, size: int, step_strides: int, index: int, relu: bool) -> Any:
+        names = {"name": f"{name}.conv{index}", "norm_name": f"{name}.bn{index}"}
+        return convolution(y, filters, size, step_strides, epsilon=1e-5, relu=relu, **names)
+
+    shortcut = x
+    if project:
+        names = {"name": f"{name}.downsample.0", "norm_name": f"{name}.downsample.1"}
+        shortcut = convolution(x, 4 * width, 1, strides, epsilon=1e-5, relu=False, **names)
+    y = step(x, width, 1, 1, 1, True)
+    y = step(y, width, 3, strides, 2, True)
+    y = step(y, 4 * width, 1, 1, 3, False)
+    y = layers.Add(name=f"{name}.add")([y, shortcut])
+    return layers.ReLU(name=f"{name}.relu")(y)
