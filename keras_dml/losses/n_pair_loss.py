@@ -8,7 +8,7 @@ from keras import ops
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import count_rows, masked_logsumexp, masked_mean, row_norms, similarities
-from keras_dml.mining.sampler import draw
+from keras_dml.mining.random_sampler import RandomSampler
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
@@ -41,15 +41,13 @@ class NPairLoss(EmbeddingLoss):
         self.norm_weight = norm_weight
         self.divisor = divisor
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.sampler = RandomSampler(seed=seed)
 
     def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
         embeddings = batch.embeddings / self.divisor
         keys = embeddings if batch.own_keys else batch.keys / self.divisor
         products = similarities(embeddings, keys)
-        uniform = keras.random.uniform((ops.shape(products)[0], 2), seed=self.seed_generator)
-        positive = draw(ops.cast(batch.positives, "float32"), uniform)
-        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
+        _, positive, _, valid = self.sampler(products, batch.positives, batch.negatives)
         positive_product = ops.squeeze(ops.take_along_axis(products, positive[:, None], axis=1), axis=1)
         against = masked_logsumexp(products, batch.negatives) - positive_product
         loss = masked_mean(ops.softplus(ops.where(valid, against, 0.0)), valid)
