@@ -1,12 +1,33 @@
 """From a trained encoder to a retrieval service: index, SavedModel, server.
 
-Heavy imports wait for the call that needs them, so `import export` is cheap.
+Names are imported when first used, so that `import export` and `python -m export.build --help` are quick.
 """
 
-from export.build import build_model
-from export.gallery import Gallery
-from export.index_settings import IndexSettings
-from export.search_model import SearchModel, load
-from export.search_result import SearchResult
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Gallery", "IndexSettings", "SearchModel", "SearchResult", "build_model", "load"]
+if TYPE_CHECKING:
+    from export.build import build_model
+    from export.gallery import Gallery
+    from export.index_settings import IndexSettings
+    from export.search_model import SearchModel, load
+    from export.search_result import SearchResult
+    from export.update import update_model
+
+_MODULES = {
+    "Gallery": "export.gallery",
+    "IndexSettings": "export.index_settings",
+    "SearchModel": "export.search_model",
+    "SearchResult": "export.search_result",
+    "build_model": "export.build",
+    "load": "export.search_model",
+    "update_model": "export.update",
+}
+
+__all__ = ["Gallery", "IndexSettings", "SearchModel", "SearchResult", "build_model", "load", "update_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'export' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -22,12 +22,10 @@ from export.runs import open_run
 from export.sources import HELP, open_source
 from export.terminal import Terminal
 from export.thumbnails import Thumbnails
+from export.versions import BRUTE_FORCE, GALLERY
 
 if TYPE_CHECKING:
     from keras_dml.data import ImagePreprocessing, Split
-
-BRUTE_FORCE = "brute_force"
-GALLERY = "gallery"
 
 
 def build_model(

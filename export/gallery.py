@@ -34,7 +34,8 @@ class Gallery:
                 "`embeddings` must be numbers of shape (items, dimensions). "
                 f"Received: shape {embeddings.shape}, dtype {embeddings.dtype}"
             )
-        embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
         ids = check_ids(self.ids, len(embeddings))
         # In blocks: a mask of the whole gallery would be a quarter of it again. ScaNN aborts the process on a NaN.
         for start in range(0, len(embeddings), 65536):
@@ -136,9 +137,9 @@ def check_column(name: str, values: Any, count: int) -> np.ndarray:
         raise ValueError(f"Metadata column {name!r} must have shape ({count},). Received: {column.shape}")
     if column.dtype.kind in "UO":
         texts = column.tolist()
-        wrong = next((text for text in texts if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise ValueError(f"Metadata column {name!r} mixes strings with other values. Received: {wrong!r}")
+        wrong = [text for text in texts if not isinstance(text, str)]
+        if wrong:
+            raise ValueError(f"Metadata column {name!r} mixes strings with other values. Received: {wrong[0]!r}")
         column = np.empty(count, dtype=object)
         column[:] = texts
         return column

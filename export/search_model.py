@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from export import manifest, scann_ops, versions
-from export.build import BRUTE_FORCE, GALLERY
 from export.gallery import Gallery
 from export.search_result import SearchResult
+from export.versions import BRUTE_FORCE, GALLERY
 
 # Images in one call of the graph; more are split, so that memory stays bounded.
 BATCH_IMAGES = 64

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export import manifest, versions
-from export.build import GALLERY, build_model, gallery_of
+from export.build import build_model, gallery_of
 from export.embedding import cache_key, embed_split, remove_cache
 from export.gallery import Gallery
 from export.index_settings import IndexSettings
@@ -17,6 +17,7 @@ from export.runs import load_keras, load_similarity
 from export.sources import HELP, open_source
 from export.terminal import Terminal
 from export.thumbnails import Thumbnails
+from export.versions import GALLERY
 
 if TYPE_CHECKING:
     from keras_dml.data import Split

@@ -8,6 +8,9 @@ import time
 import uuid
 from collections.abc import Iterator
 
+# Folders in a version: the exact twin, and what the gallery holds.
+BRUTE_FORCE = "brute_force"
+GALLERY = "gallery"
 PARTIAL_PREFIX = ".writing-"
 # A build that takes longer than this is taken for dead.
 STALE_SECONDS = 2 * 24 * 3600

@@ -177,5 +177,5 @@ def _array(name: str, proto: tensor_pb2.TensorProto, limit: int) -> np.ndarray:
         if count * dtype.size > limit:
             raise invalid(f"Input {name[:100]!r} of shape {sides} is larger than {limit} bytes")
         return tf.make_ndarray(proto)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise invalid(f"Input {name[:100]!r} is no valid tensor: {str(error)[:200]}") from None

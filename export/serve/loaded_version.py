@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from export.build import GALLERY
 from export.search_model import SearchModel
 from export.thumbnails import Thumbnails
+from export.versions import GALLERY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -104,7 +104,8 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise invalid(f"Input {name!r} must hold numbers of type {spec.dtype.name}")
     if spec.dtype.is_integer:
-        low, high = spec.dtype.limits
+        bounds = np.iinfo(spec.dtype.as_numpy_dtype)
+        low, high = bounds.min, bounds.max
         if array.size and (array.dtype.kind == "f" or array.min() < low or array.max() > high):
             raise invalid(f"Input {name!r} must hold integers in [{low}, {high}]")
     with np.errstate(over="ignore"):

@@ -6,6 +6,11 @@ import pytest
 from export_helpers import run_python
 
 
+@pytest.fixture(autouse=True)
+def _fresh_keras_state():
+    """Instead of the fixture of all tests, which clears Keras's session after each: models here are shared."""
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
     """What zoo.reproduce leaves behind, with an untrained encoder of 16 x 16 grey images."""

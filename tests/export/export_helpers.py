@@ -1,9 +1,13 @@
 """What the tests of the export package share."""
 
+import http.client
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 
@@ -50,3 +54,85 @@ def assert_neighbours(result, queries, rows, k, tolerance=1e-5):
     clear = np.abs(np.diff(scores, axis=1)) > 2 * tolerance
     first = np.concatenate([clear[:, :1], clear[:, 1:] & clear[:, :-1]], axis=1)
     assert (result.indices[:, :-1] == order[:, :-1])[first].all()
+
+
+class Server:
+    """`python -m export.serve` in a process of its own, on free ports of the loopback interface."""
+
+    def __init__(self, model, *arguments, **environment):
+        command = [sys.executable, "-m", "export.serve", str(model), "--rest-port", "0", "--grpc-port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.events = []
+        self._seen = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        listening = self.wait_for("listening")
+        self.rest = f"http://127.0.0.1:{listening['rest_port']}"
+        self.port = listening["rest_port"]
+        self.grpc = f"127.0.0.1:{listening['grpc_port']}"
+
+    def _read(self):
+        for line in self.process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": "text", "text": line}
+            with self._seen:
+                self.events.append(entry)
+                self._seen.notify_all()
+        with self._seen:
+            self.events.append({"event": "end of log"})
+            self._seen.notify_all()
+
+    def wait_for(self, event, timeout=180, **fields):
+        """The first log entry of this kind, waited for."""
+
+        def found():
+            for entry in self.events:
+                if entry["event"] == event and all(entry.get(name) == value for name, value in fields.items()):
+                    return entry
+            if self.events and self.events[-1]["event"] == "end of log":
+                raise AssertionError(f"The server ended before {event!r}: {self.events}")
+            return None
+
+        with self._seen:
+            entry = self._seen.wait_for(found, timeout)
+        assert entry is not None, f"no event {event!r} within {timeout} s: {self.events[-20:]}"
+        return entry
+
+    def stop(self, timeout=60):
+        """SIGTERM; returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.kill()
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        self.process.stderr.close()
+
+    def request(self, method, path, body=None, headers=None, timeout=60):
+        """`(status, headers, body)` of one HTTP request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def json(self, method, path, payload=None, headers=None):
+        """`(status, decoded body)` of one HTTP request with a JSON body."""
+        body = payload if isinstance(payload, bytes) or payload is None else json.dumps(payload).encode()
+        status, _, content = self.request(method, path, body, headers)
+        return status, json.loads(content)
