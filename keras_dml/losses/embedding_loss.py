@@ -73,6 +73,7 @@ class EmbeddingLoss(keras.layers.Layer):
             counts as not training unless told.
         return_usage: also return `usage`, `(m,)` float32: how often each key was part of an active or sampled
             tuple, or None where that has no meaning (proxies).
+        return_statistics: also return a dict of scalars the loss reports about itself (empty for most losses).
 
     Raises:
         ValueError: for labels that are not integer vectors, lengths or widths that disagree, a missing similarity.
@@ -143,7 +144,7 @@ class EmbeddingLoss(keras.layers.Layer):
             )
 
     def build(self, labels_shape: Any, embeddings_shape: Any) -> None:
-        if self.built:
+        if getattr(self, "built", False):
             return
         embedding_dim = embeddings_shape[-1]
         if embedding_dim is None:
@@ -173,10 +174,12 @@ class EmbeddingLoss(keras.layers.Layer):
         similarity: Callable[..., Any] | None = None,
         training: bool | None = None,
         return_usage: bool = False,
+        return_statistics: bool = False,
     ) -> Any:
         batch = self._make_batch(labels, embeddings, keys, key_labels, ids, key_ids, similarity, bool(training))
         loss, usage = self.compute_loss(batch)
-        return (loss, usage) if return_usage else loss
+        results = [loss, *([usage] if return_usage else []), *([batch.statistics] if return_statistics else [])]
+        return loss if len(results) == 1 else tuple(results)
 
     def _make_batch(
         self,
