@@ -1,0 +1,278 @@
+"""The report is written for a run with everything in it and opened in a headless Chromium."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from keras_dml import data
+from zoo.report import write_report
+from zoo.report.__main__ import main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium on the PATH to open the page: apt-get install chromium"
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--disable-component-update",
+    "--no-first-run",
+    "--disable-quic",
+    "--enable-logging=stderr",
+]
+# Runs in the page after its own script, as a visitor with a mouse and then with a keyboard would.
+PROBE = """
+<script>
+const seen = {};
+seen.requests = performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'));
+seen.broken = [...document.images].filter(i => i.complete && !i.naturalWidth).length;
+seen.images = document.images.length;
+seen.headings = [...document.querySelectorAll('h2')].map(h => h.textContent);
+seen.values = Object.fromEntries([...document.querySelectorAll('.card')].map(
+  c => [c.querySelector('dt').textContent, c.querySelector('dd').textContent]));
+seen.right = document.querySelectorAll('.tile.right').length;
+seen.wrong = document.querySelectorAll('.tile.wrong').length;
+seen.lines = document.querySelectorAll('path.line').length;
+seen.areas = document.querySelectorAll('path.area').length;
+const head = [...document.querySelectorAll('#classes th button')].find(b => b.textContent === 'Images');
+const column = () => [...document.querySelectorAll('#classes tbody tr')].map(r => +r.cells[1].textContent);
+head.focus(); head.click(); seen.ascending = column();
+head.click(); seen.descending = column(); seen.sort = head.parentElement.getAttribute('aria-sort');
+const svg = document.querySelector('.map svg'), tip = document.querySelector('.map .tip');
+seen.dots = svg.querySelectorAll('circle').length;
+svg.focus();
+const press = key => svg.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+press('ArrowRight'); seen.first = tip.textContent;
+for (const key of ['ArrowLeft', 'ArrowUp', 'ArrowLeft', 'ArrowUp']) press(key);
+seen.later = tip.textContent; seen.live = document.querySelector('.live').textContent;
+seen.thumbnail = tip.querySelector('i') ? tip.querySelector('i').style.backgroundImage.slice(0, 16) : null;
+press('Escape'); seen.hidden = tip.style.display;
+const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
+seen.repeated = ids.filter((id, at) => ids.indexOf(id) !== at);
+seen.unnamed = [...document.querySelectorAll('img:not([alt]), svg:not([aria-label])')].length;
+seen.reachable = [...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0);
+seen.back = getComputedStyle(document.body).backgroundColor;
+seen.ink = getComputedStyle(document.body).color;
+document.body.append(Object.assign(document.createElement('pre'), { id: 'probe', textContent: JSON.stringify(seen) }));
+</script>
+"""
+
+
+def chromium(tmp_path, page, *flags):
+    """Opens a page; returns its document after the scripts have run, and what the console says."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", page.as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run.stdout, [line for line in run.stderr.splitlines() if ":CONSOLE" in line]
+
+
+def probe(tmp_path, report, *flags):
+    text = report.read_text()
+    # Without its policy, so that a request would be made, and seen.
+    free = re.sub(r"<meta http-equiv=\"Content-Security-Policy\".*?>", "", text)
+    assert free != text
+    page = tmp_path / "probed.html"
+    page.write_text(free.replace("</body>", PROBE + "</body>"))
+    document, console = chromium(tmp_path, page, *flags)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', document, re.S)
+    assert found, (console, document[-500:])
+    return json.loads(html.unescape(found[1])), console
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder on the digits with everything a report can show."""
+    import keras
+
+    from keras_dml.layers import PDDMUnit
+
+    folder = tmp_path_factory.mktemp("run")
+    benchmark = data.load("digits")
+    test, rng = benchmark.test, np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16),
+            keras.layers.UnitNormalization(),
+        ]
+    )
+    encoder.save(folder / "encoder.keras")
+    images = np.stack(list(test)).astype(np.float32)
+    np.savez(
+        folder / "test_embeddings.npz",
+        embeddings=encoder.predict(images, verbose=0),
+        labels=test.labels,
+        ids=np.array(test.ids),
+        class_names=np.array(["five", "six", "seven", "eight", "<b>nine & more</b>"]),
+    )
+    np.savez(
+        folder / "das_state.npz",
+        frequency_recorder_matrix=rng.integers(0, 50, (5, 16)),
+        transformation_bank=rng.normal(0, 0.2, (5, 10, 16)).astype(np.float32),
+        bank_fill=np.array([10, 10, 3, 0, 10]),
+    )
+    left, right = keras.Input((16,)), keras.Input((16,))
+    keras.Model([left, right], PDDMUnit()([left, right])).save(folder / "similarity.keras")
+    config = {
+        "format": 1,
+        "name": "digits <toy>",
+        "arm": "das",
+        "seed": 3,
+        "benchmark": "digits",
+        "recipe": {
+            "ks": [1, 2, 4, 8],
+            "das": {"shift_scale": 0.01, "top_k": 4, "scale_range": [0.99, 1.01]},
+            "published": {"source": "a paper, table 1", "metrics": {"R@1": 87.5}},
+        },
+        "preprocessing": {"size": 8, "resize": 8, "channels": 1},
+        "embedding_dim": 16,
+    }
+    (folder / "run.json").write_text(json.dumps(config))
+    history = {"loss": [0.5, 0.2, 0.1], "val_recall@1": [0.7, None, 0.9], "val_map@r": [0.2, 0.3, 0.35]}
+    (folder / "history.json").write_text(json.dumps(history))
+    (folder / "metrics.json").write_text(json.dumps({"last": {"recall@1": 0.9}, "untrained": {"recall@1": 0.625}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run, tmp_path_factory):
+    return write_report(run, output=tmp_path_factory.mktemp("page") / "report.html", projection="pca")
+
+
+def test_page_holds_everything_itself(report):
+    text = report.read_text()
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#|["'])[a-z]*:?//""", text)
+    assert "@import" not in text
+    assert len(text) < 3_000_000
+    assert "&lt;b&gt;nine &amp; more&lt;/b&gt;" in text
+    assert "<b>nine" not in text
+    assert "digits &lt;toy&gt;, das, seed 3" in text
+
+
+@needs_chromium
+def test_page_in_a_browser(report, run, tmp_path):
+    from keras_dml.evaluation import evaluate_retrieval
+
+    seen, console = probe(tmp_path, report, "--window-size=1200,900")
+    assert console == []
+    assert seen["requests"] == []
+    assert seen["broken"] == 0
+    assert seen["headings"] == [
+        "Headline metrics",
+        "Learning curves",
+        "Best and worst queries",
+        "Map of the embedding",
+        "Classes",
+        "Confusion",
+        "Densely-anchored sampling",
+        "PDDM scores",
+        "Recipe",
+    ]
+    with np.load(run / "test_embeddings.npz") as saved:
+        result = evaluate_retrieval(saved["embeddings"], saved["labels"])
+    first = seen["values"]["Recall@1"]
+    assert first.startswith(f"{result.recall[1]:.1%}")
+    assert "published: 87.5%" in first
+    assert "untrained: 62.5%" in first
+    assert seen["values"]["MAP@R"].startswith(f"{result.map_at_r:.1%}")
+    # Sixteen queries with eight neighbours each, the best all right and the worst mostly wrong.
+    assert seen["right"] + seen["wrong"] == 128
+    assert seen["right"] >= 64
+    assert seen["wrong"] >= 32
+    assert seen["images"] > 144
+    assert seen["lines"] == 3
+    assert seen["areas"] == 4
+    assert seen["ascending"] == sorted(seen["ascending"])
+    assert sum(seen["ascending"]) == 896
+    assert seen["descending"] == seen["ascending"][::-1]
+    assert seen["sort"] == "descending"
+    assert seen["dots"] == 896
+    assert "digit-" in seen["first"]
+    assert seen["later"] != seen["first"]
+    assert seen["live"] == seen["later"]
+    assert seen["thumbnail"].startswith('url("data:image')
+    assert seen["hidden"] == "none"
+    assert seen["repeated"] == []
+    assert seen["unnamed"] == 0
+    assert seen["reachable"]
+
+
+@needs_chromium
+def test_page_in_the_dark(report, tmp_path):
+    light, _ = probe(tmp_path, report)
+    dark, _ = probe(tmp_path, report, "--blink-settings=preferredColorScheme=0")
+    assert (light["back"], light["ink"]) == ("rgb(255, 255, 255)", "rgb(31, 35, 40)")
+    assert (dark["back"], dark["ink"]) == ("rgb(13, 17, 23)", "rgb(230, 237, 243)")
+
+
+@needs_chromium
+def test_page_on_a_phone_does_not_scroll_sideways(report, tmp_path):
+    frame = (
+        f'<iframe id="phone" width="390" height="800" srcdoc="{html.escape(report.read_text(), quote=True)}"></iframe>'
+    )
+    script = """<script>addEventListener('load', () => {
+        const inner = document.getElementById('phone').contentDocument.documentElement;
+        document.body.dataset.widths = inner.scrollWidth + ' ' + inner.clientWidth;
+    })</script>"""
+    page = tmp_path / "phone.html"
+    page.write_text(f"<!doctype html><body>{frame}{script}</body>")
+    document, console = chromium(tmp_path, page)
+    scroll, width = map(int, re.search(r'data-widths="(\d+) (\d+)"', document).groups())
+    assert 300 < width <= 390
+    assert scroll <= width
+    assert console == []
+
+
+def test_page_without_images_or_extras(run, tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    shutil.copy(run / "test_embeddings.npz", folder)
+    config = json.loads((run / "run.json").read_text()) | {"benchmark": "unheard-of"}
+    (folder / "run.json").write_text(json.dumps(config))
+    text = write_report(folder, projection="pca").read_text()
+    assert "No thumbnails: Unknown benchmark" in text
+    assert 'id="queries"' in text
+    assert 'class="tile wrong"' in text
+    assert "data:image" not in text
+    for section in ("training", "das", "pddm"):
+        assert f'id="{section}"' not in text
+
+
+def test_images_of_other_data_are_not_shown(run, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(run, folder)
+    with np.load(run / "test_embeddings.npz") as saved:
+        arrays = dict(saved)
+    arrays["ids"] = arrays["ids"][::-1]
+    np.savez(folder / "test_embeddings.npz", **arrays)
+    assert "are not the ones that were embedded" in write_report(folder, projection="pca").read_text()
+
+
+def test_many_classes_stay_readable(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(1600) % 800
+    vectors = rng.standard_normal((800, 8))[labels] + 0.6 * rng.standard_normal((1600, 8))
+    np.savez(tmp_path / "test_embeddings.npz", embeddings=vectors.astype(np.float32), labels=labels)
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "name": "many"}))
+    text = write_report(tmp_path, projection="pca").read_text()
+    assert "The 150 worst and best of 800 classes" in text
+    assert text.count('<td class="text">') < 400
+    assert "most frequent of" in text
+    assert text.count("<circle") == 1200
+
+
+def test_command_line(run, tmp_path, capsys):
+    assert main([str(run), "--output", str(tmp_path / "x.html"), "--map", "pca"]) == 0
+    assert str(tmp_path / "x.html") in capsys.readouterr().out
+    assert main([str(tmp_path / "nowhere")]) == 1
+    assert "There is no folder" in capsys.readouterr().err
