@@ -1,5 +1,6 @@
 """P classes x K images per batch, every batch a function of the seed and the step alone."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from keras_dml.data.split import Split
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+BATCH_WORK = 2_000_000
+"""Multiplications per image up to which a random crop by matrix products beats one by single ops."""
 
 
 class ClassBatches:
@@ -127,8 +131,7 @@ class ClassBatches:
             return tf.ensure_shape(image, self.preprocessing.input_shape), element["label"]
 
         batches = tf.data.Dataset.range(first_step, last)
-        if self.split.source.shape is not None and self.augment is None:
-            # Images of one shape are resized a batch at a time.
+        if self._by_batch:
             return batches.map(
                 lambda step: self._whole(fetch(step)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             ).prefetch(tf.data.AUTOTUNE)
@@ -144,7 +147,17 @@ class ClassBatches:
         rows = self.rows(int(step))
         return rows, self.split.labels[rows], self.seeds(int(step))
 
+    @property
+    def _by_batch(self) -> bool:
+        """Whether images are treated a batch at a time: faster for images of one shape, unless they are large."""
+        shape = self.split.source.shape
+        if shape is None or self.augment is None:
+            return shape is not None
+        return isinstance(self.augment, RandomResizedCrop) and self.augment.size * math.prod(shape) <= BATCH_WORK
+
     def _whole(self, elements: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
+        if isinstance(self.augment, RandomResizedCrop):
+            return self.augment.batch(elements["item"], elements["seed"][0]), elements["label"]
         return self.preprocessing(elements["item"]), elements["label"]
 
     def _input(self, element: "dict[str, tf.Tensor]") -> "tf.Tensor":

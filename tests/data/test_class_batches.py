@@ -106,11 +106,23 @@ def test_batches_hold_the_rows_they_say(files):
 
 def test_augmented_batches_are_the_augmentation_of_their_seeds(files):
     augment = RandomResizedCrop(24)
-    for split in (files, arrays()):
+    # Large arrays are treated one image at a time, as files are.
+    for split in (files, arrays(side=200)):
         batches = ClassBatches(split, ImagePreprocessing(24), 2, 3, seed=9, augment=augment)
+        assert not batches._by_batch
         images, _ = collect(batches, 4, 1)[0]
         for image, row, seed in zip(images, batches.rows(4), batches.seeds(4), strict=True):
             assert abs(image - augment(split.image(row), seed).numpy()).mean() < 3
+
+
+def test_small_arrays_are_augmented_a_batch_at_a_time():
+    split, augment = arrays(), RandomResizedCrop(10)
+    batches = ClassBatches(split, ImagePreprocessing(10), 2, 3, seed=9, augment=augment)
+    images, labels = collect(batches, 4, 1)[0]
+    rows = batches.rows(4)
+    expected = augment.batch(split.images[rows], batches.seeds(4)[0])
+    np.testing.assert_allclose(images, expected, atol=1e-3)
+    np.testing.assert_array_equal(labels, split.labels[rows])
 
 
 def test_seeds_are_distinct_over_images_steps_and_runs():

@@ -144,6 +144,21 @@ def test_a_box_is_the_image_that_is_cropped():
     assert min(outside) == 0
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (30, 40, 3), (105, 90, 1), (3, 60, 3)])
+def test_a_batch_is_augmented_as_its_images_are(shape, antialias):
+    augment = RandomResizedCrop(12, channels=shape[-1], antialias=antialias)
+    images = np.random.default_rng(0).integers(0, 256, (40, *shape), dtype=np.uint8)
+    together = tf.function(augment.batch)(tf.constant(images), tf.constant([3, 5], tf.int64)).numpy()
+    uniform = tf.random.stateless_uniform([40, 41], np.int64([3, 5]))
+    windows, mirror = augment._windows(uniform, tf.constant(shape[:2]))
+    assert 0.2 < np.mean(mirror) < 0.8
+    finish = tf.function(augment._finish, reduce_retracing=True)
+    for image, (top, left, height, width), flip, found in zip(images, windows.numpy(), mirror, together, strict=True):
+        expected = finish(tf.constant(image[top : top + height, left : left + width]), flip)
+        np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_grey_and_rgb():
     grey, rgb = np.asarray(photograph(0).convert("L"))[..., None], np.asarray(photograph(0))
     assert RandomResizedCrop(8, channels=3)(grey, np.int64([0, 0])).shape == (8, 8, 3)

@@ -1,0 +1,228 @@
+"""Images per second of the training input pipeline, beside Pillow's loaders on the same cores.
+
+    python benchmarks/input_pipeline.py                   # photograph-like JPEGs made here, 500 x 375
+    python benchmarks/input_pipeline.py FOLDER            # JPEGs below FOLDER
+
+Every loader reads the same files in its own random order and makes float32 batches of random resized crops (area 8 to
+100 %, ratio 3/4 to 4/3) of 224 x 224, half of them mirrored. Peers: Pillow with a pool of threads, Pillow with worker
+processes (torch's DataLoader), torchvision's own transform where it is installed. Each has as many workers as there are
+cores. Loaders take turns within every round, each drains what it has prefetched before the clock starts, and the table
+shows the median and the best round.
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+SIZE = 224
+WARM_UP = 8
+
+
+def make_photographs(folder, count, size=(500, 375), seed=0):
+    """JPEGs with detail at every scale, its strength falling with frequency as in photographs."""
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    width, height = size
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]) + 1 / width
+    paths = []
+    for number in range(count):
+        spectrum = np.fft.rfft2(random.normal(size=(3, height, width))) / frequency**1.2
+        pixels = np.fft.irfft2(spectrum, (height, width)).transpose(1, 2, 0)
+        pixels = 128 + 48 * (pixels - pixels.mean()) / pixels.std()
+        path = pathlib.Path(folder) / f"class{number % 20:02d}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+def pillow_crop(path, random):
+    """One augmented image as torchvision makes it from a Pillow image, `(224, 224, 3)` float32."""
+    from PIL import Image
+
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * random.uniform(0.08, 1.0)
+        ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        w = h = min(width, height)
+    left, top = random.integers(0, width - w + 1), random.integers(0, height - h + 1)
+    image = image.crop((left, top, left + w, top + h)).resize((SIZE, SIZE), Image.BILINEAR)
+    if random.random() < 0.5:
+        image = image.transpose(Image.FLIP_LEFT_RIGHT)
+    return np.asarray(image, np.float32)
+
+
+class PillowFiles:
+    """A map-style data set for torch's DataLoader."""
+
+    def __init__(self, paths, transform=None):
+        self.paths = paths
+        self.transform = transform
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, number):
+        random = np.random.default_rng(number)
+        path = self.paths[random.integers(len(self.paths))]
+        if self.transform is None:
+            return pillow_crop(path, random)
+        from PIL import Image
+
+        with Image.open(path) as file:
+            return self.transform(file.convert("RGB"))
+
+
+def pillow_threads(paths, batch, workers) -> Iterator:
+    """Batches by a pool of threads, the next one being made while one is used."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    data = PillowFiles(paths)
+    with ThreadPoolExecutor(workers) as pool:
+        number, pending = 0, []
+        while True:
+            while len(pending) < 2:
+                pending.append([pool.submit(data.__getitem__, number + k) for k in range(batch)])
+                number += batch
+            yield np.stack([image.result() for image in pending.pop(0)])
+
+
+def pillow_processes(paths, batch, workers, transform=None) -> Iterator:
+    """Batches by torch's DataLoader."""
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        PillowFiles(paths, transform), batch, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=2
+    )
+    return iter(loader)
+
+
+def tensorflow_batches(split, batch, **options) -> Iterator:
+    """This package: `ClassBatches` with `RandomResizedCrop`."""
+    from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop
+
+    augment = RandomResizedCrop(SIZE, **options)
+    return iter(ClassBatches(split, ImagePreprocessing(SIZE), batch // 2, 2, augment=augment).dataset())
+
+
+def measure(start: Callable[[], Iterator], batch: int, steps: int) -> float:
+    """Images per second of a loader that is started, drained and stopped again."""
+    batches = start()
+    for _ in range(WARM_UP):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(steps):
+        next(batches)
+    rate = steps * batch / (time.perf_counter() - begin)
+    del batches
+    time.sleep(0.3)
+    return rate
+
+
+def table(results, title):
+    """A Markdown table of medians and best rounds."""
+    lines = [f"| {title} | median images/s | best | of the first |", "| --- | ---: | ---: | ---: |"]
+    first = statistics.median(next(iter(results.values())))
+    for name, rates in results.items():
+        median = statistics.median(rates)
+        lines.append(f"| {name} | {median:,.0f} | {max(rates):,.0f} | {median / first:.2f} |")
+    return "\n".join(lines)
+
+
+def rounds(loaders, batch, steps, repeats):
+    """Rates of each loader, the loaders taking turns."""
+    results = {name: [] for name in loaders}
+    for _ in range(repeats):
+        for name, start in loaders.items():
+            results[name].append(measure(start, batch, steps))
+    return results
+
+
+def small_images(repeats):
+    """Batches of 100 small images that are in memory."""
+    from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop, Split, load
+
+    random = np.random.default_rng(0)
+    drawings = Split(
+        np.repeat(np.repeat((random.random((2000, 35, 35, 1)) < 0.9) * np.uint8(255), 3, 1), 3, 2),
+        np.arange(2000) // 20,
+        [str(k) for k in range(100)],
+    )
+    loaders = {}
+    for name, split, size in (("8 x 8 digits", load("digits").train, 8), ("105 x 105 drawings at 28", drawings, 28)):
+        for augment in (None, RandomResizedCrop(size, 1)):
+            batches = ClassBatches(split, ImagePreprocessing(size, channels=1), 5, 20, augment=augment)
+            label = name + ("" if augment is None else ", random resized crop")
+            loaders[label] = lambda batches=batches: iter(batches.dataset())
+    return rounds(loaders, 100, 50, repeats)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, help="JPEGs to read; made here by default")
+    parser.add_argument("--batch", type=int, default=112)
+    parser.add_argument("--steps", type=int, default=15, help="batches that are timed in a round")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import PIL
+    import tensorflow as tf
+
+    from keras_dml.data import Split
+
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as made:
+        paths = make_photographs(made, 600) if options.folder is None else sorted(options.folder.rglob("*.jpg"))
+        if not paths:
+            sys.exit(f"No .jpg files below {options.folder}")
+        names = sorted({path.parent.name for path in paths})
+        split = Split(paths, [names.index(path.parent.name) for path in paths], names)
+        loaders = {
+            "Pillow, threads": lambda: pillow_threads(paths, options.batch, cores),
+            "keras_dml": lambda: tensorflow_batches(split, options.batch),
+            "keras_dml, antialias=True": lambda: tensorflow_batches(split, options.batch, antialias=True),
+        }
+        if importlib.util.find_spec("torch") is None:
+            print("torch is not installed: no worker processes are measured")
+        else:
+            # Worker processes take seconds to start, so they live from round to round.
+            loaders["Pillow, torch DataLoader"] = functools.cache(lambda: pillow_processes(paths, options.batch, cores))
+        try:
+            from torchvision import transforms
+
+            steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+            transform = transforms.Compose(steps)
+            loaders["torchvision, torch DataLoader"] = functools.cache(
+                lambda: pillow_processes(paths, options.batch, cores, transform)
+            )
+        except (ImportError, RuntimeError) as error:
+            print(f"torchvision cannot be used here: {str(error).splitlines()[0]}")
+        kibibytes = np.mean([path.stat().st_size for path in paths]) / 1024
+        print(
+            f"\n{len(paths)} JPEGs, mean {kibibytes:.0f} KiB; {cores} cores; "
+            f"TensorFlow {tf.__version__}, Pillow {PIL.__version__}; {options.repeats} rounds "
+            f"of {options.steps} batches of {options.batch}\n"
+        )
+        print(table(rounds(loaders, options.batch, options.steps, options.repeats), f"decode + augment at {SIZE}"))
+    print()
+    print(table(small_images(options.repeats), "in memory, batches of 100"))
+
+
+if __name__ == "__main__":
+    main()
