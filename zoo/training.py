@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import inspect
 import os
 import pathlib
 import platform
@@ -14,7 +15,7 @@ import numpy as np
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.suggestions import unknown_name
 from zoo.files import read_json, write_json
-from zoo.recipe import Recipe
+from zoo.recipe import Options, Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -62,16 +63,30 @@ def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
     return known[recipe.augment](recipe.input_size, recipe.channels, **recipe.augment_args)
 
 
-def build_loss(recipe: Recipe, num_classes: int) -> Any:
-    """The recipe's loss; proxies and per-class margins get one row for each training class."""
+def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
+    """A loss by name; proxies and per-class margins get one row for each training class.
+
+    Args:
+        name: A name of `keras_dml.losses`, or "tensorflow-similarity:NAME".
+        arguments: Its arguments. For a loss around another, `loss` is a name, or a dict of `name` and arguments.
+        num_classes: Number of training classes.
+    """
     from keras_dml import losses
 
-    library, _, name = recipe.loss.rpartition(":")
+    library, _, name = name.rpartition(":")
     if library == "tensorflow-similarity":
-        return losses.similarity(name, **recipe.loss_args)
+        return losses.similarity(name, **arguments)
     if library:
-        raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {recipe.loss!r}")
-    return losses.get(name)
+        raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {library}:{name}")
+    loss = losses.loss_class(name)
+    arguments = dict(arguments)
+    if "num_classes" in inspect.signature(loss).parameters:
+        arguments.setdefault("num_classes", num_classes)
+    if "loss" in arguments:
+        inner = arguments["loss"]
+        inner = {"name": inner} if isinstance(inner, str) else dict(inner)
+        arguments["loss"] = build_loss(inner.pop("name"), inner, num_classes)
+    return loss(**arguments)
 
 
 def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_per_epoch: int, seed: int) -> Any:
@@ -101,7 +116,7 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
 
     model.compile(
         optimizer=adam(recipe.learning_rate),
-        loss=build_loss(recipe, num_classes),
+        loss=build_loss(recipe.loss, recipe.loss_args, num_classes),
         loss_optimizer=None if recipe.loss_learning_rate is None else adam(recipe.loss_learning_rate),
     )
     return model

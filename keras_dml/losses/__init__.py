@@ -15,7 +15,7 @@ from keras_dml.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from keras_dml.losses.proxy_anchor_loss import ProxyAnchorLoss
 from keras_dml.losses.proxy_loss import ProxyLoss
 from keras_dml.losses.proxy_nca_loss import ProxyNCALoss
-from keras_dml.losses.registry import get, names
+from keras_dml.losses.registry import get, loss_class, names
 from keras_dml.losses.similarity_loss import SimilarityLoss, similarity
 from keras_dml.losses.spherical_embedding_constraint import SphericalEmbeddingConstraint
 from keras_dml.losses.sup_con_loss import SupConLoss
@@ -46,6 +46,7 @@ __all__ = [
     "TupleLoss",
     "WrapperLoss",
     "get",
+    "loss_class",
     "names",
     "similarity",
 ]

@@ -80,29 +80,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
         self.triplets = triplets
         self.block_size = block_size
 
-    def call(
-        self,
-        labels: Any,
-        embeddings: Any,
-        keys: Any = None,
-        key_labels: Any = None,
-        ids: Any = None,
-        key_ids: Any = None,
-        similarity: Any = None,
-        training: bool | None = None,
-        return_usage: bool = False,
-        return_statistics: bool = False,
-    ) -> Any:
-        batch = self._make_batch(labels, embeddings, keys, key_labels, ids, key_ids, similarity, bool(training))
-        loss, usage, statistics = self._evaluate(batch)
-        results = [loss, *([usage] if return_usage else []), *([statistics] if return_statistics else [])]
-        return loss if len(results) == 1 else tuple(results)
-
     def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        loss, usage, _ = self._evaluate(batch)
-        return loss, usage
-
-    def _evaluate(self, batch: EmbeddingBatch) -> tuple[Any, Any, dict[str, Any]]:
         similarity: Any = batch.similarity
         own_keys = batch.own_keys
         queries = ops.normalize(batch.embeddings, axis=-1, epsilon=1e-12)
@@ -140,7 +118,8 @@ class DoubleHeaderHinge(EmbeddingLoss):
         # With keys of their own, `l` is a query and not a key.
         used = (j, k) if self.triplets or not own_keys else (j, k, l)
         usage = sum(ops.sum(ops.one_hot(index, keys.shape[0]) * active[:, None], axis=0) for index in used)
-        return loss, usage, self._statistics(batch, queries, scores, score_hinges, valid)
+        batch.statistics.update(self._statistics(batch, queries, scores, score_hinges, valid))
+        return loss, usage
 
     def _statistics(
         self, batch: EmbeddingBatch, queries: Any, scores: Any, score_hinges: list[Any], valid: Any

@@ -20,6 +20,7 @@ class EmbeddingBatch:
         own_keys: whether the queries are their own keys.
         similarity: a callable with `pairwise(x, y)`, for losses that ask for one (`needs_similarity`).
         training: whether state may be updated.
+        statistics: scalars a loss reports about itself, by name; filled while the loss is computed.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class EmbeddingBatch:
         self.own_keys = own_keys
         self.similarity = similarity
         self.training = training
+        self.statistics: dict[str, Any] = {}
 
     @functools.cached_property
     def same_class(self) -> Any:

@@ -47,6 +47,13 @@ def names() -> tuple[str, ...]:
     return tuple(_CLASSES)
 
 
+def loss_class(name: str) -> type[EmbeddingLoss]:
+    """The class of the loss called `name`; an unknown name lists the known ones, the nearest first."""
+    if name not in _CLASSES:
+        raise ValueError(unknown_name("loss", name, _CLASSES))
+    return _CLASSES[name]
+
+
 def get(identifier: Any) -> EmbeddingLoss:
     """A loss from a name, a configuration or an object.
 
@@ -63,9 +70,7 @@ def get(identifier: Any) -> EmbeddingLoss:
     if isinstance(identifier, type):
         raise ValueError(f"A loss must be an instance. Received: the class {identifier.__name__}. Call it first.")
     if isinstance(identifier, str):
-        if identifier not in _CLASSES:
-            raise ValueError(unknown_name("loss", identifier, _CLASSES))
-        loss = _CLASSES[identifier]
+        loss = loss_class(identifier)
         required = [
             name
             for name, parameter in inspect.signature(loss).parameters.items()

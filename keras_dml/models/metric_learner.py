@@ -274,10 +274,17 @@ class MetricLearner(keras.Model):
     def _loss_with_usage(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, Logs]:
         """Loss, how often each row was used as a key (or None), and the loss's own statistics."""
         assert self.embedding_loss is not None
-        value, usage = self.embedding_loss(
-            labels, embeddings, similarity=self.similarity, training=True, return_usage=True
+        value, usage, statistics = self.embedding_loss(
+            labels,
+            embeddings,
+            similarity=self.similarity,
+            training=True,
+            return_usage=True,
+            return_statistics=True,
         )
-        return value, usage, {}
+        if usage is not None:
+            statistics = {**statistics, "active_pairs": ops.sum(usage)}
+        return value, usage, statistics
 
     def _apply(self, encoder_gradients: list, head_gradients: list) -> None:
         """Clips, decays and applies gradients that `optimizer.scale_loss` may have scaled."""
@@ -340,7 +347,7 @@ class MetricLearner(keras.Model):
             given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
             given = [callback for callback in given if callback is not None]
             given.sort(key=lambda callback: not isinstance(callback, RetrievalEvaluation))
-            callbacks = [_AugmentationState(), *given]
+            callbacks = [_EpochEnd(), *given]
         if isinstance(args[0] if args else kwargs.get("x"), tf.data.Dataset):
             # A data set orders its own batches; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
@@ -404,12 +411,18 @@ class _LogMeans:
         return self.means[name].result()
 
 
-class _AugmentationState(keras.callbacks.Callback):
-    """Once an epoch: reports how full the bank is, and stops a run whose data corrupts nothing but is wrong."""
+class _EpochEnd(keras.callbacks.Callback):
+    """Once an epoch: reports how full the bank is, and stops a run whose data can teach nothing or is wrong."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         augmentation = self.model.augmentation
         if hasattr(augmentation, "raise_if_rejected"):
             augmentation.raise_if_rejected()
+        if isinstance(self.model.embedding_loss, losses.TupleLoss) and logs and not logs.get("active_pairs", 1):
+            raise ValueError(
+                f"No batch of epoch {epoch + 1} gave {self.model.embedding_loss.name} a triplet, so nothing was "
+                "learned: a batch needs two images of a class and two classes. Draw batches with "
+                "keras_dml.data.ClassBatches(..., images_per_class=2) or more"
+            )
         if logs is not None and hasattr(augmentation, "bank_fill_ratio"):
             logs["bank_fill"] = float(augmentation.bank_fill_ratio())

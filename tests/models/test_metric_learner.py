@@ -165,7 +165,9 @@ def test_fit_with_das_and_a_loss_with_weights(policy, jit):
     model = das_model(policy, jit_compile=jit)
     beta = model.embedding_loss.trainable_variables[0].numpy()
     history = model.fit(data(6), epochs=2, verbose=0).history
-    assert set(history) == {"loss", "produced_distance", "produced_share", "bank_fill"}
+    assert set(history) == {"loss", "produced_distance", "produced_share", "active_pairs", "bank_fill"}
+    # A positive and a negative for each of 12 real and 36 produced anchors.
+    assert history["active_pairs"] == [96.0, 96.0]
     assert all(np.isfinite(values).all() for values in history.values())
     assert 0 < history["produced_share"][0] < 1
     assert not np.array_equal(beta, model.embedding_loss.trainable_variables[0].numpy())
@@ -268,6 +270,35 @@ def test_wrong_labels_are_refused_at_the_end_of_the_epoch():
     with pytest.raises(ValueError, match=r"label"):
         model.fit(x, y, batch_size=12, verbose=0)
     assert model.augmentation.frequency_recorder_matrix.numpy().sum() == 2 * 11
+
+
+def test_one_image_per_class_is_refused_by_a_tuple_loss():
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss=losses.TripletLoss())
+    x, _ = batch()
+    with pytest.raises(ValueError, match="two images of a class"):
+        model.fit(x, np.arange(12), batch_size=12, verbose=0)
+
+
+def test_pddm_statistics_are_logged_and_its_weights_saved(tmp_path):
+    model = dml.MetricLearner(encoder(), similarity=dml.layers.PDDMUnit())
+    model.compile(keras.optimizers.SGD(0.1), loss="double_header_hinge")
+    before = [w.numpy() for w in model.similarity.trainable_variables]
+    history = model.fit(*batch(), batch_size=12, verbose=0).history
+    assert {"score_gap", "active_hinges", "embedding_spread"} <= set(history)
+    assert any(
+        not np.array_equal(old, new.numpy())
+        for old, new in zip(before, model.similarity.trainable_variables, strict=True)
+    )
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    for ours, theirs in zip(model.similarity.variables, restored.similarity.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_a_loss_that_needs_a_similarity_says_so():
+    with pytest.raises(ValueError, match="similarity=keras_dml"):
+        dml.MetricLearner(encoder()).compile("sgd", loss="double_header_hinge")
 
 
 def test_errors_name_the_value():

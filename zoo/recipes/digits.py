@@ -21,12 +21,12 @@ DIGITS = Recipe(
     channels=1,
     loss="tensorflow-similarity:multi_similarity",
     das=DAS(top_k=2),
+    # Two images per class, as in the paper's batches.
     classes_per_batch=5,
-    images_per_class=8,
+    images_per_class=2,
     augment="random_affine",
-    replacement=False,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     l2_decay=4e-4,
-    epochs=12,
-    milestones=(8, 10),
+    epochs=6,
+    milestones=(4, 5),
 )

@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_dml as dml
+from keras_dml.callbacks import RetrievalEvaluation
+from keras_dml.data import ImagePreprocessing, Split
+from keras_dml.evaluation import evaluate_retrieval
+
+
+def model():
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
+    learner = dml.MetricLearner(keras.Model(inputs, keras.layers.UnitNormalization()(x)))
+    learner.compile("sgd", loss=lambda labels, embeddings: ops.sum(embeddings**2 * 0.1))
+    return learner
+
+
+def images(n=30, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (n, 4, 4, 1), np.uint8), (np.arange(n) % 3).astype("int32")
+
+
+def expected(learner, x, y, prefix="val_"):
+    result = evaluate_retrieval(learner.predict(x.astype("float32"), verbose=0), y)
+    values = {f"{prefix}recall@{k}": result.recall[k] for k in (1, 2, 4, 8)}
+    return {**values, f"{prefix}map@r": result.map_at_r}
+
+
+def test_values_are_those_of_the_evaluator_for_every_kind_of_data():
+    learner = model()
+    x, y = images()
+    split = Split(x, y, ["a", "b", "c"])
+    pairs = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y[:, None])).batch(7)
+    for data, extra in (
+        ((x.astype("float32"), y), {}),
+        (pairs, {}),
+        (split, {"preprocessing": ImagePreprocessing(4, channels=1)}),
+    ):
+        callback = RetrievalEvaluation(data, **extra)
+        callback.set_model(learner)
+        assert callback.evaluate() == pytest.approx(expected(learner, x, y), abs=1e-6)
+
+
+def test_a_gallery_of_its_own():
+    learner = model()
+    query, query_labels = images(9, seed=1)
+    gallery, gallery_labels = images(30, seed=2)
+    callback = RetrievalEvaluation((query.astype("float32"), query_labels), (gallery.astype("float32"), gallery_labels))
+    callback.set_model(learner)
+    result = evaluate_retrieval(
+        learner.predict(query.astype("float32"), verbose=0),
+        query_labels,
+        learner.predict(gallery.astype("float32"), verbose=0),
+        gallery_labels,
+    )
+    assert callback.evaluate()["val_recall@1"] == pytest.approx(result.recall[1])
+
+
+def test_history_and_monitoring_callbacks_get_the_values(tmp_path):
+    learner = model()
+    x, y = images()
+    x = x.astype("float32")
+    # Listed before the evaluation on purpose: `fit` puts it first.
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor="val_recall@1", mode="max", patience=1),
+        keras.callbacks.ModelCheckpoint(
+            str(tmp_path / "best.keras"), monitor="val_map@r", mode="max", save_best_only=True
+        ),
+        RetrievalEvaluation((x, y)),
+    ]
+    learner.optimizer.learning_rate = 0.0
+    history = learner.fit(x, y, batch_size=30, epochs=9, verbose=0, callbacks=callbacks).history
+    assert (tmp_path / "best.keras").exists()
+    # Nothing is learned at rate 0, so patience runs out in the second epoch.
+    assert len(history["val_recall@1"]) == 2
+    assert {name: values[0] for name, values in history.items() if name.startswith("val_")} == pytest.approx(
+        expected(learner, x, y), abs=1e-6
+    )
+
+
+def test_every_other_epoch_and_the_last():
+    learner = model()
+    x, y = images()
+    x = x.astype("float32")
+    seen = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append("val_recall@1" in logs)
+
+    learner.fit(x, y, batch_size=30, epochs=4, verbose=0, callbacks=[Keep(), RetrievalEvaluation((x, y), every=2)])
+    assert seen == [True, False, True, True]
+
+
+def test_errors_name_the_value():
+    x, y = images()
+    with pytest.raises(ValueError, match="every=0"):
+        RetrievalEvaluation((x, y), every=0)
+    with pytest.raises(ValueError, match="ndarray"):
+        RetrievalEvaluation(x)
+    with pytest.raises(ValueError, match="preprocessing"):
+        RetrievalEvaluation(Split(x, y, ["a", "b", "c"]))

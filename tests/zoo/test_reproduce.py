@@ -1,0 +1,189 @@
+"""The command as users run it, on a recipe made small."""
+
+import dataclasses
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dml.data import load
+from keras_dml.evaluation import evaluate_retrieval
+from zoo import recipes, reproduce, training
+from zoo.experiment import Experiment, markdown_table
+from zoo.recipe import DAS, Recipe, override
+
+SMALL = ["--epochs", "2", "--seed", "3", "--set", "backbone_options.widths=(4, 8)"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert reproduce.main(["digits", "--output", str(folder), *SMALL]) == 0
+    return folder
+
+
+def read(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def test_run_folder_holds_everything(finished):
+    for arm in ("baseline", "das"):
+        run = finished / arm / "seed-3"
+        config = read(run / "run.json")
+        assert (config["arm"], config["seed"], config["benchmark"]) == (arm, 3, "digits")
+        assert config["preprocessing"] == {"size": 8, "resize": 8, "channels": 1}
+        assert (config["recipe"]["das"] is None) == (arm == "baseline")
+        history = read(run / "history.json")
+        assert {len(values) for values in history.values()} == {2}
+        assert not list(run.glob("*.weights.h5"))
+        assert not (run / "progress.json").exists()
+    assert (finished / "das" / "seed-3" / "das_state.npz").exists()
+    for picture in ("learning_curve.png", "neighbours.png", "query.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_are_those_of_the_saved_encoder(finished):
+    run = finished / "das" / "seed-3"
+    test = load("digits").test
+    encoder = keras.models.load_model(run / "encoder.keras")
+    embeddings = encoder.predict(test.images.astype("float32"), verbose=0)
+    saved = np.load(run / "test_embeddings.npz")
+    np.testing.assert_allclose(saved["embeddings"], embeddings, atol=1e-5)
+    np.testing.assert_array_equal(saved["labels"], test.labels)
+    result = evaluate_retrieval(embeddings, test.labels)
+    last = read(run / "metrics.json")["last"]
+    assert last["recall@1"] == pytest.approx(result.recall[1], abs=2e-3)
+    assert last["map@r"] == pytest.approx(result.map_at_r, abs=1e-3)
+
+
+def test_table_has_every_arm_and_the_untrained_network(finished):
+    table = (finished / "table.md").read_text()
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert rows == ["untrained", "baseline", "das"]
+    for column in ("Recall@1", "Recall@2", "Recall@4", "Recall@8", "MAP@R", "NMI"):
+        assert column in table.splitlines()[0]
+
+
+def test_mean_and_sample_deviation():
+    table = markdown_table({"a": {"recall@1": [0.1, 0.2, 0.6]}})
+    assert "0.3000 ± 0.2646" in table
+
+
+def test_export_answers_like_the_evaluator(finished):
+    import export
+
+    model = export.load(finished / "export" / "digits")
+    saved = np.load(finished / "das" / "seed-3" / "test_embeddings.npz")
+    found = model.search_embeddings(saved["embeddings"][:20], k=5)
+    neighbours = evaluate_retrieval(saved["embeddings"], saved["labels"], ks=(4,)).neighbors
+    assert found.ids[:, 0].tolist() == saved["ids"][:20].tolist()
+    np.testing.assert_array_equal(found.indices[:, 1:], neighbours[:20, :4])
+
+
+def test_finished_experiment_is_shown_not_repeated(finished, capsys):
+    before = (finished / "das" / "seed-3" / "encoder.keras").stat().st_mtime_ns
+    assert reproduce.main(["digits", "--output", str(finished), *SMALL]) == 0
+    assert "finished; it is shown, not repeated" in capsys.readouterr().out
+    assert (finished / "das" / "seed-3" / "encoder.keras").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_overwrite(finished, capsys):
+    assert reproduce.main(["digits", "--output", str(finished), *SMALL, "--set", "learning_rate=0.5"]) == 2
+    assert "differ in: learning_rate" in capsys.readouterr().err
+
+
+def small_recipe(**changes):
+    recipe = dataclasses.replace(recipes.get("digits"), epochs=3, backbone_options={"widths": (4,)}, **changes)
+    return dataclasses.replace(recipe, das=DAS(top_k=2))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
+    recipe, benchmark = small_recipe(), load("digits")
+    training.train(recipe, "das", 5, benchmark, tmp_path / "whole")
+
+    def stop(epoch, logs):
+        if epoch == max(1, stop_after):
+            raise Stopped
+
+    if stop_after:
+        with pytest.raises(Stopped):
+            training.train(recipe, "das", 5, benchmark, tmp_path / "parts", stop)
+        assert not training.finished(tmp_path / "parts")
+    training.train(recipe, "das", 5, benchmark, tmp_path / "parts")
+    for name in ("test_embeddings.npz", "das_state.npz"):
+        whole, parts = np.load(tmp_path / "whole" / name), np.load(tmp_path / "parts" / name)
+        for key in whole:
+            np.testing.assert_array_equal(whole[key], parts[key], err_msg=key)
+    assert read(tmp_path / "whole" / "history.json") == read(tmp_path / "parts" / "history.json")
+
+
+def test_a_run_begun_with_other_settings_is_not_continued(tmp_path):
+    def stop(epoch, logs):
+        raise Stopped
+
+    benchmark = load("digits")
+    with pytest.raises(Stopped):
+        training.train(small_recipe(), "das", 5, benchmark, tmp_path, stop)
+    with pytest.raises(ValueError, match="other settings"):
+        training.train(small_recipe(l2_decay=0.5), "das", 5, benchmark, tmp_path)
+
+
+def test_names(capsys):
+    assert reproduce.main(["--list"]) == 0
+    assert "digits" in capsys.readouterr().out
+    assert reproduce.main(["digts"]) == 2
+    assert "Did you mean 'digits'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("das.topk=3", "'topk'.*'top_k'"),
+        ("epoch=3", "'epoch'.*'epochs'"),
+        ("epochs=many", "epochs: expected int.*'many'"),
+        ("epochs=1.5", "expected int.*1.5"),
+        ("frozen_batch_norm=1", "expected bool"),
+        ("epochs", "key=value"),
+        ("epochs.x=1", "no keys of its own"),
+    ],
+)
+def test_wrong_overrides(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        override(recipes.get("digits"), [assignment])
+
+
+def test_overrides():
+    recipe = override(
+        recipes.get("digits"),
+        ["das.scale_range=0.5,2", "loss_args.alpha=3", "epochs=4", "learning_rate=1", "ks=1", "das.detach=False"],
+    )
+    assert recipe.das.scale_range == (0.5, 2.0)
+    assert recipe.das.detach is False
+    assert recipe.loss_args == {"alpha": 3}
+    assert (recipe.epochs, recipe.learning_rate, recipe.ks) == (4, 1.0, (1,))
+    assert override(recipe, ["das=None"]).das is None
+    with pytest.raises(ValueError, match="Unknown arm 'dsa'"):
+        recipe.arm("dsa")
+
+
+def test_recipes_are_frozen_and_named_after_themselves():
+    for name, recipe in recipes.RECIPES.items():
+        assert recipe.name == name
+        assert recipe.shipped in recipe.arms
+        for arm in recipe.arms:
+            assert isinstance(recipe.arm(arm), Recipe)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipes.get("digits").epochs = 3
+
+
+def test_experiment_lists_all_arms_of_a_seed_first(tmp_path):
+    experiment = Experiment(recipes.get("digits"), tmp_path)
+    assert experiment.runs[:2] == [("baseline", 0), ("das", 0)]
+    assert experiment.shipped == tmp_path / "das" / "seed-0"
