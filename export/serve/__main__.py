@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from export import versions
+from export.serve.listener import listen
 from export.serve.logs import configure
 from export.serve.server_config import ServerConfig
 
@@ -73,9 +75,12 @@ def main(argv: list[str] | None = None) -> int:
         if token_file is not None:
             token = token_file.read_text(encoding="utf-8").strip()
         config = ServerConfig(**arguments, token=token)
-        from export.serve.server import serve
+        versions.resolve(config.model_dir)
+        with listen(config.host, config.rest_port) as listener:
+            # Late: TensorFlow takes seconds to import, and mistakes should show at once.
+            from export.serve.server import serve
 
-        asyncio.run(serve(config))
+            asyncio.run(serve(config, listener))
     except ModuleNotFoundError as error:
         print(f"error: {error}. The server needs its extra: pip install 'keras-dml[serve]'", file=sys.stderr)
         return 1

@@ -31,41 +31,37 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-async def serve(config: ServerConfig) -> None:
+async def serve(config: ServerConfig, listener: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests at hand.
 
     Prints nothing; logs `listening` with the addresses once requests are welcome.
 
     Args:
         config: The settings.
+        listener: A bound socket for HTTP.
 
     Raises:
-        OSError: A port is taken.
+        OSError: The port of gRPC is taken.
         FileNotFoundError, ValueError, RuntimeError: The model does not load.
     """
     metrics = Metrics()
     store = ModelStore(config.model_dir, metrics, config.name)
     service = SearchService(config, store, metrics)
-    listener = _listen(config.host, config.rest_port)
-    try:
-        store.load_first()
-        http = _HttpServer(
-            uvicorn.Config(
-                create_app(service),
-                http=protocol_with_header_timeout(config.read_timeout),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_graceful_shutdown=max(1, int(config.grace)),
-            )
+    store.load_first()
+    http = _HttpServer(
+        uvicorn.Config(
+            create_app(service),
+            http=protocol_with_header_timeout(config.read_timeout),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=max(1, int(config.grace)),
         )
-        grpc_server, grpc_port = await _start_grpc(config, service)
-    except BaseException:
-        listener.close()
-        raise
+    )
+    grpc_server, grpc_port = await _start_grpc(config, service)
     if config.host not in LOOPBACK and config.token is None:
         event("listening beyond this machine without a token", logging.WARNING, host=config.host)
 
@@ -113,15 +109,3 @@ async def _start_grpc(config: ServerConfig, service: SearchService) -> tuple[grp
         raise OSError(f"gRPC cannot listen on {host}:{config.grpc_port}: {error}") from error
     await server.start()
     return server, port
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(f"HTTP cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener

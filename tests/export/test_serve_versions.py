@@ -77,7 +77,7 @@ def test_new_versions_come_in_without_a_dropped_request(server, directory, tmp_p
     assert len(answers) > 50
     for row, found in answers:
         assert found == f"item {row}" or row in (7, 8)
-    status, body = server.json("GET", "/v1/models/shop")
+    body = server.json("GET", "/v1/models/shop")[1]
     assert [entry["version"] for entry in body["model_version_status"]] == ["3"]
     assert server.json("GET", "/v1/models/shop/versions/2")[0] == 404
     assert server.json("GET", "/readyz") == (200, {"status": "ready", "version": 3})

@@ -1,0 +1,20 @@
+"""The HTTP socket, taken before anything slow is done."""
+
+import socket
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A TCP socket bound to an address; connections are refused until a server listens on it.
+
+    Raises:
+        OSError: The address is taken or is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"HTTP cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listener
