@@ -59,14 +59,13 @@ def uniform(mask):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize(("dim", "count"), [(3, 20), (8, 20), (16, 90), (512, 90)])
-def test_distance_weighted_follows_its_formula(dim, count, jit):
-    # Points around one centre, so that distances cover the range in high dimensions too, with the clamp below .5.
-    generator = np.random.default_rng(1)
-    x = unit(count, dim) * generator.uniform(0.0, 1.3, (count, 1)) + unit(1, dim, 5)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    labels = np.arange(count) % 4
-    distances, (positives, negatives) = distances_of(x), masks(labels)
+@pytest.mark.parametrize(
+    ("dim", "near", "far", "count"), [(3, 0.1, 1.99, 20), (8, 0.3, 1.9, 20), (16, 0.7, 1.85, 90), (512, 1.3, 1.55, 90)]
+)
+def test_distance_weighted_follows_its_formula(dim, near, far, count, jit):
+    # Ranges over which the law varies, but not so much that one entry has all the weight.
+    distances = np.random.default_rng(1).uniform(near, far, (count, count)).astype("float32").astype("float64")
+    positives, negatives = masks(np.arange(count) % 4)
     sampler = mining.DistanceWeightedSampler(seed=3)
     counts = repeated(sampler, distances, positives, negatives, 2, jit=jit, embedding_dim=dim)
     clamped = np.maximum(distances[2], 0.5)
