@@ -65,6 +65,10 @@ def _unit(x: Any, filters: int, size: int, name: str, strides: int = 1) -> Any:
 
 def _inception(x: Any, block: _Block, name: str) -> Any:
     strides = 1 if block.one else 2
+    if strides == 2 and any(length % 2 for length in x.shape[1:3]):
+        # Its pooling rounds up, its convolutions down.
+        size = tuple(x.shape[1:3])
+        raise ValueError(f"bn_inception takes sides that are multiples of 32. {name} would halve a map of {size}")
     branches = [_unit(x, block.one, 1, f"{name}_1x1")] if block.one else []
     three = _unit(x, block.reduce, 1, f"{name}_3x3_reduce")
     branches.append(_unit(three, block.three, 3, f"{name}_3x3", strides))

@@ -50,13 +50,13 @@ def resnet50(
 
 def _bottleneck(x: Any, width: int, strides: int, *, name: str, project: bool) -> Any:
     def step(y: Any, filters: int, size: int, step_strides: int, index: int, relu: bool) -> Any:
-        names = {"name": f"{name}.conv{index}", "norm_name": f"{name}.bn{index}"}
-        return convolution(y, filters, size, step_strides, epsilon=1e-5, relu=relu, **names)
+        names = (f"{name}.conv{index}", f"{name}.bn{index}")
+        return convolution(y, filters, size, step_strides, name=names[0], norm_name=names[1], epsilon=1e-5, relu=relu)
 
     shortcut = x
     if project:
-        names = {"name": f"{name}.downsample.0", "norm_name": f"{name}.downsample.1"}
-        shortcut = convolution(x, 4 * width, 1, strides, epsilon=1e-5, relu=False, **names)
+        names = (f"{name}.downsample.0", f"{name}.downsample.1")
+        shortcut = convolution(x, 4 * width, 1, strides, name=names[0], norm_name=names[1], epsilon=1e-5, relu=False)
     y = step(x, width, 1, 1, 1, True)
     y = step(y, width, 3, strides, 2, True)
     y = step(y, 4 * width, 1, 1, 3, False)

@@ -216,6 +216,8 @@ def _interpret(stream: IO[bytes]) -> Any:
             values.append(value)
         return values[::-1]
 
+    opcode: Any
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO" | "FRAME":
