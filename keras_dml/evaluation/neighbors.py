@@ -16,6 +16,8 @@ CHUNK_ROWS = 32
 BLOCK_COLUMNS = 131072
 # Squared distance of two unit vectors that differ by no more than float64's rounding of their length.
 SAME_DIRECTION = 1e-28
+# Multiplications below which loading TensorFlow does not pay.
+SMALL = 2**33
 # Pairs compared in float64 at a time.
 PAIRS = 4096
 
@@ -78,6 +80,7 @@ class NeighborSearch:
         self._query_norms = self._gallery_norms if gallery is None else _squared_norms(self._query_work)
         self._bias = (self._gallery_norms * -0.5).astype(np.float32)
         self._representative: np.ndarray | None = None
+        self._gallery_tensor: tuple[tuple[int, int], Any] | None = None
 
     @property
     def num_queries(self) -> int:
@@ -118,7 +121,6 @@ class NeighborSearch:
         # A score, and per neighbour: value, column and distance, each with room to sort in.
         rows = int(self.memory // (4 * columns + 96 * k))
         rows = max(1, min(rows, 1024, self.num_queries))
-        buffer: np.ndarray = np.empty((rows, columns), np.float32)
         threads = _threads()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for start in range(0, self.num_queries, rows):
@@ -128,10 +130,11 @@ class NeighborSearch:
                 best: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(bounds)
                 for left in range(0, self.num_gallery, columns):
                     right = min(left + columns, self.num_gallery)
-                    scores = buffer[: stop - start, : right - left]
-                    np.matmul(self._query_work[start:stop], self._gallery_work[left:right].T, out=scores)
+                    scores = self._products(start, stop, left, right)
                     pieces = [scores[low - start : high - start] for low, high in bounds]
                     best = list(pool.map(functools.partial(self._merge, k=k, left=left), pieces, bounds, best))
+                    # One block of scores at a time: the next is computed after this one is gone.
+                    del scores, pieces
                 finish = functools.partial(self._finish, k=k, accurate=accurate, matters=matters)
                 done = list(pool.map(finish, best, bounds))
                 yield (
@@ -139,6 +142,22 @@ class NeighborSearch:
                     np.concatenate([neighbors for neighbors, _ in done]),
                     np.concatenate([distances for _, distances in done]),
                 )
+
+    def _products(self, start: int, stop: int, left: int, right: int) -> np.ndarray:
+        """Dot products of some queries with some of the gallery, `(stop - start, right - left)` float32."""
+        queries, gallery = self._query_work[start:stop], self._gallery_work[left:right]
+        if self.num_queries * self.num_gallery * queries.shape[1] < SMALL:
+            return queries @ gallery.T
+        # NumPy's BLAS falls back to narrow vectors on some processors; TensorFlow's product was twice as fast there.
+        import tensorflow as tf
+
+        # On the processor: a GPU may multiply float32 with fewer digits than `_band` counts on.
+        with tf.device("CPU:0"):
+            if self._gallery_tensor is None or self._gallery_tensor[0] != (left, right):
+                self._gallery_tensor = ((left, right), tf.convert_to_tensor(gallery))
+            return np.asarray(
+                tf.linalg.matmul(tf.convert_to_tensor(queries), self._gallery_tensor[1], transpose_b=True)
+            )
 
     def _merge(
         self,
@@ -150,7 +169,7 @@ class NeighborSearch:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Candidates among `before` and a block of scores: values and columns, ascending by column, -1 = none."""
         low, high = bound
-        scores += self._bias[left : left + scores.shape[1]]
+        scores = scores + self._bias[left : left + scores.shape[1]]
         own_rows, own_columns = self._own_pairs(low, high)
         inside = (own_columns >= left) & (own_columns < left + scores.shape[1])
         scores[own_rows[inside] - low, own_columns[inside] - left] = -np.inf

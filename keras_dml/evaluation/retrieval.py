@@ -91,31 +91,35 @@ def evaluate_retrieval(
     names = [*(f"precision@{k}" for k in ks), "map@r", "r_precision", "map@1000", "map@1000_reference", "mrr"]
     values = {name: np.full(n, np.nan) for name in names}
 
+    # One more, for -1 in place of a neighbour: no class.
+    padded_codes: np.ndarray = np.append(gallery_codes, np.int32(-1))
+
     def same_class(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         # No metric changes when two wrong answers change places.
         return gallery_codes[columns] == query_codes[rows, None]
 
     for rows, block_neighbors, block_distances in search.blocks(depth, accurate=kept, matters=same_class):
-        found = block_neighbors >= 0
-        hits = found & (gallery_codes[block_neighbors] == query_codes[rows, None])
         neighbors[rows] = block_neighbors[:, :kept]
         distances[rows] = block_distances[:, :kept]
+        # Right answers are few among the neighbours, so all sums run over them alone.
+        line, place = np.nonzero(padded_codes[block_neighbors] == query_codes[rows, None])
+        count = len(block_neighbors)
+        hits = np.bincount(line, minlength=count)
+        starts = np.cumsum(hits) - hits
+        precision = (np.arange(1, len(line) + 1) - starts[line]) / (place + 1)
         total = relevant[rows]
         safe = np.maximum(total, 1)
-        ranks = np.arange(1, depth + 1)
-        counted = np.cumsum(hits, axis=1, dtype=np.int32)
-        any_hit = counted[:, -1] > 0
-        first = np.where(any_hit, np.argmax(hits, axis=1) + 1, 0)
+        within_r = place < total[line]
+        within_depth = place < MAP_DEPTH
+        any_hit = hits > 0
+        first: np.ndarray = np.zeros(count, np.int64)
+        first[any_hit] = place[starts[any_hit]] + 1
         first_match[rows] = first
         for k in ks:
-            values[f"precision@{k}"][rows] = counted[:, min(k, depth) - 1] / k
-        # Precision at the rank of each hit, summed as far as each metric looks.
-        summed = np.cumsum(np.where(hits, counted / ranks, 0.0), axis=1)
-        line = np.arange(len(hits))
-        at_r = np.minimum(safe, depth) - 1
-        values["map@r"][rows] = summed[line, at_r] / safe
-        values["r_precision"][rows] = counted[line, at_r] / safe
-        at_depth = summed[:, min(MAP_DEPTH, depth) - 1]
+            values[f"precision@{k}"][rows] = np.bincount(line[place < k], minlength=count) / k
+        values["r_precision"][rows] = np.bincount(line[within_r], minlength=count) / safe
+        values["map@r"][rows] = np.bincount(line[within_r], precision[within_r], count) / safe
+        at_depth = np.bincount(line[within_depth], precision[within_depth], count)
         values["map@1000"][rows] = at_depth / safe
         values["map@1000_reference"][rows] = at_depth / np.maximum(class_sizes[rows], 1)
         values["mrr"][rows] = np.where(any_hit, 1.0 / np.maximum(first, 1), 0.0)

@@ -25,8 +25,10 @@ def spread(kind, rng, n=60, d=7):
     }[kind]
 
 
+@pytest.mark.parametrize("small", [0, 2**33])
 @pytest.mark.parametrize("kind", ["normal", "offset", "tiny", "large", "grid", "near_duplicates"])
-def test_euclidean_order_is_exact(kind):
+def test_euclidean_order_is_exact(monkeypatch, kind, small):
+    monkeypatch.setattr(neighbors, "SMALL", small)  # 0: products by TensorFlow, otherwise by NumPy
     vectors = spread(kind, np.random.default_rng(1)).astype(np.float32)
     found, distances = nearest_neighbors(vectors, k=59, metric="euclidean")
     np.testing.assert_array_equal(found, naive(vectors))
@@ -79,12 +81,14 @@ def test_identical_groups_larger_than_the_candidate_list():
         np.testing.assert_array_equal(found[row], same[same != row][:3])
 
 
+@pytest.mark.parametrize("small", [0, 2**33])
 @pytest.mark.parametrize(("columns", "memory"), [(7, 1), (16, 40_000), (1000, 2**28)])
-def test_result_does_not_depend_on_blocks_or_threads(monkeypatch, columns, memory):
+def test_result_does_not_depend_on_blocks_threads_or_library(monkeypatch, columns, memory, small):
     rng = np.random.default_rng(5)
     vectors = np.concatenate([rng.standard_normal((70, 9)), rng.integers(0, 2, (50, 9))]).astype(np.float32)
     expected = naive(vectors)[:, :11]
     monkeypatch.setattr(neighbors, "BLOCK_COLUMNS", columns)
+    monkeypatch.setattr(neighbors, "SMALL", small)
     for threads in (1, 3):
         monkeypatch.setattr(neighbors, "_threads", lambda threads=threads: threads)
         found, _ = nearest_neighbors(vectors, k=11, metric="euclidean", memory=memory)
