@@ -91,7 +91,7 @@ def test_enlarging_equals_pillow():
 @pytest.mark.parametrize(("size", "limit"), [((80, 80), 4), ((100, 100), 7), ((160, 160), 5), ((640, 640), 5)])
 def test_shrinking_is_close_to_an_antialiased_resize(size, limit):
     """By 1.25 to 10, JPEG and array."""
-    augment = RandomResizedCrop(64, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+    augment = RandomResizedCrop(64, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, antialias=False)
     random = np.random.default_rng(0)
     # Detail at every scale, as in photographs.
     image = sum(
@@ -104,7 +104,7 @@ def test_shrinking_is_close_to_an_antialiased_resize(size, limit):
     from_jpeg = augment.decode(tf.constant(encoded(image, quality=98, subsampling=0)), np.int64([0, 0])).numpy()
     assert abs(from_array - expected).mean() < limit
     assert abs(from_jpeg - expected).mean() < limit
-    exact = RandomResizedCrop(64, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, antialias=True)
+    exact = RandomResizedCrop(64, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     np.testing.assert_allclose(exact(np.asarray(image), np.int64([0, 0])), expected, atol=1.5)
     assert (
         abs(
