@@ -1,5 +1,6 @@
 """The model that trains an encoder: encoder forward, augmentation, loss on the union, gradient step."""
 
+import math
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -418,11 +419,19 @@ class _EpochEnd(keras.callbacks.Callback):
         augmentation = self.model.augmentation
         if hasattr(augmentation, "raise_if_rejected"):
             augmentation.raise_if_rejected()
-        if isinstance(self.model.embedding_loss, losses.TupleLoss) and logs and not logs.get("active_pairs", 1):
+        loss = self.model.embedding_loss
+        if logs and isinstance(loss, losses.TupleLoss) and not logs.get("active_pairs", 1):
             raise ValueError(
-                f"No batch of epoch {epoch + 1} gave {self.model.embedding_loss.name} a triplet, so nothing was "
-                "learned: a batch needs two images of a class and two classes. Draw batches with "
+                f"No batch of epoch {epoch + 1} gave {loss.name} a triplet, so nothing was learned: a batch needs two "
+                "images of a class and two classes. Draw batches with "
                 "keras_dml.data.ClassBatches(..., images_per_class=2) or more"
+            )
+        num_classes = getattr(loss, "num_classes", None)
+        if logs and num_classes is not None and math.isnan(logs.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss {loss.name} was NaN in epoch {epoch + 1}. It is where a label lies outside "
+                f"[0, num_classes={num_classes}): number the training classes from 0 and set `num_classes` to how many "
+                "there are. If labels are right, training has diverged: lower the learning rate"
             )
         if logs is not None and hasattr(augmentation, "bank_fill_ratio"):
             logs["bank_fill"] = float(augmentation.bank_fill_ratio())

@@ -280,6 +280,15 @@ def test_one_image_per_class_is_refused_by_a_tuple_loss():
         model.fit(x, np.arange(12), batch_size=12, verbose=0)
 
 
+def test_too_few_proxies_are_refused():
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss=losses.ProxyAnchorLoss(num_classes=CLASSES - 1))
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"num_classes=3"):
+        model.fit(*batch(), batch_size=12, verbose=0)
+    assert all(np.array_equal(old, new) for old, new in zip(before, weights(model), strict=True))
+
+
 def test_pddm_statistics_are_logged_and_its_weights_saved(tmp_path):
     model = dml.MetricLearner(encoder(), similarity=dml.layers.PDDMUnit())
     model.compile(keras.optimizers.SGD(0.1), loss="double_header_hinge")
