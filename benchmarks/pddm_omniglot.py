@@ -39,6 +39,7 @@ ARMS = {
     "pddm-triplet": "PDDM, triplets",
     "pddm": "PDDM, quadruplets",
     "pddm-das": "PDDM, quadruplets, and DAS",
+    "pddm-das-attached": "PDDM, quadruplets, and DAS with gradient",
     "pddm-published": "PDDM, one quadruplet per batch",
     "pddm-anchor": "PDDM, hardest quadruplet of each anchor",
     "pddm-no-distance": "PDDM, quadruplets, without E_e",
@@ -47,6 +48,7 @@ LOSSES = {
     "pddm-triplet": {"triplets": True},
     "pddm": {},
     "pddm-das": {},
+    "pddm-das-attached": {},
     "pddm-published": {"mining": "batch"},
     "pddm-anchor": {"mining": "anchor"},
     "pddm-no-distance": {"weight": 0.0},
@@ -86,9 +88,12 @@ def build(arm, seed, num_classes):
     x = keras.layers.Flatten()(features.output)
     x = keras.layers.UnitNormalization()(keras.layers.Dense(DIM)(x))
     loss = TripletLoss(sampler="semi_hard") if arm == "triplet" else DoubleHeaderHinge(**LOSSES[arm])
+    augmentation = None
+    if "das" in arm:
+        augmentation = DASAugmentation(num_classes, detach=arm == "pddm-das", seed=seed)
     model = MetricLearner(
         keras.Model(features.input, x),
-        augmentation=DASAugmentation(num_classes, seed=seed) if arm == "pddm-das" else None,
+        augmentation=augmentation,
         similarity=PDDMUnit() if arm in LOSSES else None,
     )
     model.compile(keras.optimizers.Adam(1e-3), loss=loss)
@@ -254,9 +259,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, help="Omniglot; see keras_dml.data.load")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/pddm_omniglot"))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:5])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:6])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1, help="TensorFlow threads; 0 leaves it to TensorFlow")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)

@@ -21,16 +21,14 @@ class PDDMUnit(keras.layers.Layer):
     The unit does not normalise its inputs: give it what a normalising encoder returns (`DoubleHeaderHinge` normalises).
 
     `u'` and `v'` are normalised after the ReLU: with the biases `b_u` and `b_v` at zero, where they start, the unit
-    sees in which direction two embeddings differ and not how far. It learns the distance as it learns the biases.
+    sees in which direction two embeddings differ and not how far. It learns to see the distance as it learns the
+    biases.
 
     Args:
         units: width of the hidden layers. `None` takes the embedding dimension, as the paper does.
         dropout: share of the hidden activations dropped in training, in `[0, 1)`. `pairwise` and `rerank` never drop
             any.
         epsilon: smallest norm that `u'` and `v'` are divided by, so that an all-zero ReLU output stays zero.
-        kernel_initializer: initializer of the four kernels.
-        bias_initializer: initializer of `b_u` and `b_v`; the other two biases start at zero. A constant of 0.1 slowed
-            learning from scratch (docs/pddm.md).
         seed: seed of the dropout.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -57,8 +55,6 @@ class PDDMUnit(keras.layers.Layer):
         units: int | None = None,
         dropout: float = 0.0,
         epsilon: float = 1e-6,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,8 +68,6 @@ class PDDMUnit(keras.layers.Layer):
         self.units = units
         self.dropout = dropout
         self.epsilon = epsilon
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         self.supports_masking = False
@@ -88,27 +82,19 @@ class PDDMUnit(keras.layers.Layer):
             )
         units = self.units or dimension
 
-        def weight(name: str, shape: tuple[int, ...], initializer: Any) -> Any:
-            return self.add_weight(name=name, shape=shape, initializer=initializer)
+        def weight(name: str, *shape: int) -> Any:
+            # An initializer of its own for each: one Keras initializer draws the same values every time.
+            initializer = "glorot_uniform" if len(shape) == 2 else "zeros"
+            return self.add_weight(name=name, shape=shape, initializer=keras.initializers.get(initializer))
 
-        def kernel(name: str, *shape: int) -> Any:
-            # A Keras initializer draws the same values each time: difference_kernel would equal mean_kernel.
-            initializer = self.kernel_initializer
-            if isinstance(initializer, keras.initializers.Initializer):
-                config = initializer.get_config()
-                if isinstance(config.get("seed"), int):
-                    config["seed"] += len(self.weights)
-                initializer = type(initializer).from_config(config)
-            return weight(name, shape, initializer)
-
-        self.difference_kernel = kernel("difference_kernel", dimension, units)
-        self.difference_bias = weight("difference_bias", (units,), self.bias_initializer)
-        self.mean_kernel = kernel("mean_kernel", dimension, units)
-        self.mean_bias = weight("mean_bias", (units,), self.bias_initializer)
-        self.combined_kernel = kernel("combined_kernel", 2 * units, units)
-        self.combined_bias = weight("combined_bias", (units,), "zeros")
-        self.score_kernel = kernel("score_kernel", units, 1)
-        self.score_bias = weight("score_bias", (1,), "zeros")
+        self.difference_kernel = weight("difference_kernel", dimension, units)
+        self.difference_bias = weight("difference_bias", units)
+        self.mean_kernel = weight("mean_kernel", dimension, units)
+        self.mean_bias = weight("mean_bias", units)
+        self.combined_kernel = weight("combined_kernel", 2 * units, units)
+        self.combined_bias = weight("combined_bias", units)
+        self.score_kernel = weight("score_kernel", units, 1)
+        self.score_bias = weight("score_bias", 1)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         first, second = self._pair_of_inputs(inputs)
@@ -215,8 +201,6 @@ class PDDMUnit(keras.layers.Layer):
             "units": self.units,
             "dropout": self.dropout,
             "epsilon": self.epsilon,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "seed": self.seed,
         }
 
