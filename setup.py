@@ -34,7 +34,14 @@ setup(
         "numpy==2.4.*",
     ],
     extras_require={
+        # `python -m export.serve`.
+        "serve": ["starlette", "uvicorn", "grpcio", "tensorflow-serving-api==2.20.*", "prometheus-client"],
+        # DINOv2 and the other backbones of keras-hub.
+        "models": ["keras-hub==0.32.*"],
+        # What the tests and checks need besides the two above.
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
+        # Peers that benchmarks/ measures against.
+        "benchmark": ["torch", "pytorch-metric-learning", "faiss-cpu", "hnswlib"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
