@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -194,6 +195,18 @@ class PDDMUnit(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return tuple(input_shape[0][:-1])
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        # Keras does not save the state of seed generators: without it a resumed run would draw other masks.
+        if self.seed_generator is not None:
+            store["seed_state"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        names = set(store.keys())
+        super().load_own_variables({name: store[name] for name in names - {"seed_state"}})
+        if self.seed_generator is not None and "seed_state" in names:
+            self.seed_generator.state.assign(np.asarray(store["seed_state"]))
 
     def get_config(self) -> dict[str, Any]:
         return {
