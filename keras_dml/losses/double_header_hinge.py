@@ -52,7 +52,6 @@ class DoubleHeaderHinge(EmbeddingLoss):
 
     needs_similarity = True
     normalized_inputs = None
-    reports_statistics = True
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
         active = ops.cast(each > 0, "float32")
         # With keys of their own, `l` is a query and not a key.
         used = (j, k) if self.triplets or not own_keys else (j, k, l)
-        usage = sum(ops.sum(ops.one_hot(index, keys.shape[0]) * active[:, None], axis=0) for index in used)
+        usage = sum(ops.sum(ops.one_hot(index, ops.shape(keys)[0]) * active[:, None], axis=0) for index in used)
         batch.statistics.update(self._statistics(batch, queries, scores, score_hinges, valid))
         return loss, usage
 

@@ -332,3 +332,19 @@ def test_works_with_das():
     assert np.isfinite(history["loss"]).all()
     # Three of four embeddings are produced, and mining must be able to pick them.
     assert 0.5 < history["produced_share"][0] < 0.95
+
+
+@pytest.mark.parametrize("mining", ["pair", "anchor", "batch"])
+def test_batches_of_unknown_size(mining):
+    unit, loss = random_unit(dtype="float32"), DoubleHeaderHinge(mining=mining)
+    compute = tf.function(
+        lambda labels, x: loss(labels, x, similarity=unit, return_usage=True),
+        input_signature=[tf.TensorSpec((None,), "int32"), tf.TensorSpec((None, 5))],
+        autograph=False,
+    )
+    for n in (8, 5):
+        labels, x = LABELS[:n].astype("int32"), rows(n).astype("float32")
+        value, usage = compute(labels, x)
+        expected, expected_usage = loss(labels, x, similarity=unit, return_usage=True)
+        assert float(value) == pytest.approx(float(expected), rel=1e-5)
+        np.testing.assert_array_equal(usage, expected_usage)
