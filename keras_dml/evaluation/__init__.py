@@ -10,6 +10,7 @@ from keras_dml.evaluation.folds import (
 )
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
+from keras_dml.evaluation.projector import write_projector
 from keras_dml.evaluation.retrieval import evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
 
@@ -27,4 +28,5 @@ __all__ = [
     "evaluate_folds",
     "evaluate_retrieval",
     "nearest_neighbors",
+    "write_projector",
 ]

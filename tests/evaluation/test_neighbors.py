@@ -172,3 +172,19 @@ def test_order_matters_only_where_it_was_asked_for():
     np.testing.assert_array_equal(found[:, :3], exact[:, :3])
     for got, want in zip(found, exact, strict=True):
         np.testing.assert_array_equal(np.flatnonzero(got % 6 == 0), np.flatnonzero(want % 6 == 0))
+
+
+def test_memory_is_bounded(monkeypatch):
+    import tracemalloc
+
+    # All in NumPy, whose memory can be traced. The whole matrix of scores would be 576 MB.
+    monkeypatch.setattr(neighbors, "SMALL", 2**60)
+    vectors = np.random.default_rng(9).standard_normal((12000, 16)).astype(np.float32)
+    search = NeighborSearch(vectors, memory=16 * 2**20)
+    tracemalloc.start()
+    for rows, _, _ in search.blocks(100):
+        if rows.start > 1500:
+            break
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 * 2**20
