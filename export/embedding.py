@@ -87,17 +87,10 @@ def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", s
     with open(encoder_path, "rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     digest.update(json.dumps(preprocessing.to_config(), sort_keys=True).encode())
-    paths = getattr(split, "paths", None)
-    for row, name in enumerate(split.ids):
-        digest.update(name.encode() + b"\0")
-        # Where the images are files, a changed file is another image.
-        path = paths[row] if paths is not None else None
-        if path is not None:
-            state = os.stat(path)
-            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-    images = getattr(split, "images", None)
-    if isinstance(images, np.ndarray):
-        digest.update(hashlib.sha256(np.ascontiguousarray(images)).digest())
+    digest.update(split.fingerprint.encode())
+    # Where the images are files, a changed file is another image.
+    for path in split.paths or ():
+        digest.update(f"{os.stat(path).st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,9 +9,21 @@ import tensorflow as tf
 from export.gallery import RESERVED, Gallery
 from export.graph.exact_searcher import ExactSearcher
 from export.graph.scann_searcher import ScannSearcher
+from keras_dml.data.decoding import decode
 
 MAX_ASPECT_RATIO = 100
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+
+class NonTrackable:
+    """Holds a value where tf.Module does not look for things to save.
+
+    Args:
+        value: Anything.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class SearchModule(tf.Module):
@@ -49,13 +61,19 @@ class SearchModule(tf.Module):
     ) -> None:
         super().__init__(name="search_module")
         self.searcher = searcher
-        self.encoder = encoder
+        # Keras models are kept out of the object graph, and their TensorFlow variables put into it by themselves: a saved
+        # Keras variable is restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it
+        # uninitialised.
+        self._encoder = NonTrackable(encoder)
+        self._similarity = NonTrackable(similarity)
+        self.keras_variables = [
+            variable.value for model in (encoder, similarity) if model is not None for variable in model.variables
+        ]
         self._preprocessing = preprocessing
         self._metric = metric
         self._size = len(gallery)
         self._dim = gallery.dim
         self._default_k = default_k
-        self.similarity = similarity
         self._shortlist = shortlist
         if similarity is not None:
             self.vectors = tf.Variable(gallery.embeddings, trainable=False, dtype=tf.float32, name="gallery_vectors")
@@ -73,7 +91,7 @@ class SearchModule(tf.Module):
             return self.search(embeddings, k)
 
         signatures = {"search_embeddings": tf.function(search_embeddings, input_signature=(vectors, k))}
-        if self.encoder is None:
+        if self._encoder.value is None:
             signatures[DEFAULT_SIGNATURE] = signatures["search_embeddings"]
             return signatures
         encoded = tf.TensorSpec((None,), tf.string, "image_bytes")
@@ -102,8 +120,7 @@ class SearchModule(tf.Module):
         """Embeds encoded images `(n,)`: JPEG, PNG, GIF (first frame), BMP or WebP -> `(n, d)` float32."""
 
         def prepare(content: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_image(content, channels=3, expand_animations=False)
-            return self._prepare(tf.ensure_shape(image, (None, None, 3)))
+            return self._prepare(decode(content, self._encoder.value.input_shape[-1]))
 
         return self._encode(self._map(prepare, image_bytes))
 
@@ -127,7 +144,7 @@ class SearchModule(tf.Module):
             largest = tf.reduce_max(tf.abs(embeddings), axis=1, keepdims=True)
             embeddings = tf.math.l2_normalize(tf.math.divide_no_nan(embeddings, largest), axis=1)
         k = tf.minimum(k, self._size)
-        wanted = k if self.similarity is None else tf.maximum(k, min(self._shortlist, self._size))
+        wanted = k if self._similarity.value is None else tf.maximum(k, min(self._shortlist, self._size))
         if self._size == 0:
             empty = tf.zeros((tf.shape(embeddings)[0], 0))
             indices, scores = tf.cast(empty, tf.int32), empty
@@ -145,10 +162,10 @@ class SearchModule(tf.Module):
         self, queries: tf.Tensor, vectors: tf.Tensor, wanted: tf.Tensor, k: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         indices, scores = self.searcher(queries, wanted)
-        if self.similarity is None:
+        if self._similarity.value is None:
             return indices, scores
         # The unit was trained on the encoder's own output, so it gets the vectors as they came.
-        scores, positions = self.similarity.rerank(vectors, tf.gather(self.vectors, indices))
+        scores, positions = self._similarity.value.rerank(vectors, tf.gather(self.vectors, indices))
         scores = tf.debugging.check_numerics(scores, "The similarity unit's scores of these queries are not finite")
         return tf.gather(indices, positions, batch_dims=1)[:, :k], scores[:, :k]
 
@@ -164,11 +181,11 @@ class SearchModule(tf.Module):
         return self._preprocessing(image)
 
     def _map(self, function: Callable[[tf.Tensor], tf.Tensor], elements: tf.Tensor) -> tf.Tensor:
-        spec = tf.TensorSpec(self.encoder.input_shape[1:], tf.float32)
+        spec = tf.TensorSpec(self._encoder.value.input_shape[1:], tf.float32)
         return tf.map_fn(function, elements, fn_output_signature=spec)
 
     def _encode(self, images: tf.Tensor) -> tf.Tensor:
-        embeddings = tf.cast(self.encoder(images, training=False), tf.float32)
+        embeddings = tf.cast(self._encoder.value(images, training=False), tf.float32)
         embeddings = tf.ensure_shape(embeddings, (None, self._dim))
         return tf.debugging.check_numerics(embeddings, "The encoder's embeddings of these images are not finite")
 

@@ -10,7 +10,7 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: The address is taken or is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio turns Nagle's algorithm off on the connections; without, every answer waits 40 ms.
+    # With the protocol named, asyncio turns Nagle's algorithm off; without, an answer can wait 40 ms for the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

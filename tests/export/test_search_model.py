@@ -12,6 +12,7 @@ from export_helpers import assert_neighbours, clustered, run_python
 
 import export
 from keras_dml.data import ImagePreprocessing
+from keras_dml.data.decoding import decode
 
 PREPROCESSING = ImagePreprocessing(16, channels=1)
 
@@ -54,9 +55,12 @@ def test_images_of_any_size_and_encoding(model, run_folder):
     np.testing.assert_allclose(model.embed(images), wanted, atol=1e-5)
     np.testing.assert_allclose(model.embed(images[0]), wanted[:1], atol=1e-5)
     encoded = [tf.io.encode_png(image).numpy() for image in (images[0], images[2])]
-    np.testing.assert_allclose(model.embed(encoded), wanted[[0, 2]], atol=1e-5)
+    # Encoded images are decoded as the files of a split are.
+    decoded = [encoder(PREPROCESSING(decode(content, 1))[None], training=False) for content in encoded]
+    np.testing.assert_allclose(model.embed(encoded), np.concatenate(decoded), atol=1e-5)
     # A mix keeps its order.
-    np.testing.assert_allclose(model.embed([encoded[1], images[1], encoded[0]]), wanted[[2, 1, 0]], atol=1e-5)
+    mixed = np.concatenate([decoded[1], wanted[1:2], decoded[0]])
+    np.testing.assert_allclose(model.embed([encoded[1], images[1], encoded[0]]), mixed, atol=1e-5)
 
 
 def test_every_format_that_tensorflow_decodes(model):
@@ -161,6 +165,37 @@ def test_moved_folder_in_a_fresh_process(digits_model, model, digits, tmp_path):
     graph = (moved / "saved_model.pb").read_bytes()
     assert b"/tmp/" not in graph
     assert str(tmp_path.parent).encode() not in graph
+
+
+V1_LOADER = """
+import sys, numpy as np, tensorflow as tf
+scann = sys.argv[1].endswith("brute_force") or __import__("export.scann_ops").scann_ops.register()
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    signature = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1]).signature_def["search_images"]
+    inputs = {name: entry.name for name, entry in signature.inputs.items()}
+    default = tf.make_ndarray(signature.defaults["k"]).item()
+    feed = {inputs["images"]: np.load(sys.argv[2]), inputs["k"]: 5}
+    ids, scores = session.run([signature.outputs["ids"].name, signature.outputs["scores"].name], feed)
+    operations = {node.op for node in tf.compat.v1.get_default_graph().as_graph_def().node}
+    operations |= {
+        node.op for f in tf.compat.v1.get_default_graph().as_graph_def().library.function for node in f.node_def
+    }
+np.savez(sys.argv[3], ids=ids.astype(str), scores=scores, default=default, operations=sorted(operations))
+"""
+
+
+@pytest.mark.parametrize("folder", ["", "brute_force"])
+def test_sessions_load_it_as_tensorflow_servings_server_does(digits_model, model, digits, tmp_path, folder):
+    images = np.stack([digits.image(row) for row in (7, 70)])
+    np.save(tmp_path / "in.npy", images)
+    run_python("-c", V1_LOADER, digits_model / "1" / folder, tmp_path / "in.npy", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_allclose(found["scores"], model.search(images, 5).scores, atol=1e-5)
+        assert (found["ids"][:, 0] == model.search(images, 1).ids[:, 0]).all()
+        # The default of k is in the signature itself.
+        assert found["default"] == 10
+        custom = [name for name in found["operations"] if ">" in name]
+        assert custom == ([] if folder else ["Scann>ScannSearchBatched", "Scann>TensorsToScann"])
 
 
 WITHOUT_SCANN = """
