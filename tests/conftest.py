@@ -15,4 +15,3 @@ def _fresh_keras_state():
     keras.utils.set_random_seed(1234)
     yield
     keras.config.set_dtype_policy(policy)
-    keras.backend.clear_session()

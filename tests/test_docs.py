@@ -1,0 +1,64 @@
+"""The code in README.md and docs/ runs as it stands there."""
+
+import pathlib
+import re
+
+import keras
+import pytest
+
+import keras_dml as dml
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def blocks(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    found = blocks("README.md")
+    assert len(found) == 2
+    for block in found:
+        exec(compile(block, "README.md", "exec"), scope)
+    assert {"val_recall@1", "val_map@r", "produced_distance", "bank_fill"} <= set(scope["model"].history.history)
+    assert len(scope["service"]) == 896
+
+
+def model(normalize):
+    encoder = dml.backbones.build("small_conv", 8, input_shape=(8, 8, 1), normalize=normalize)
+    return dml.MetricLearner(encoder, augmentation=dml.layers.DASAugmentation(100, normalize=normalize))
+
+
+def test_every_compile_line():
+    scope = {"model": model(True), "unnormalized": model(False)}
+    lines = 0
+    for block in blocks("docs/losses.md"):
+        exec(compile(block, "docs/losses.md", "exec"), scope)
+        lines += block.count(".compile(")
+    assert lines == 18
+    assert isinstance(scope["model"].embedding_loss, dml.losses.FunctionLoss)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
+)
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_public_names():
+    assert keras.Model in dml.MetricLearner.__mro__
+    for name in ("DASAugmentation", "PDDMUnit"):
+        assert hasattr(dml.layers, name)
+    for name in ("similarity", "DoubleHeaderHinge"):
+        assert hasattr(dml.losses, name)
+    assert hasattr(dml.mining, "hard_quadruplets")
+    assert hasattr(dml.callbacks, "RetrievalEvaluation")
+    assert hasattr(dml.evaluation, "evaluate_retrieval")
+    with pytest.raises(AttributeError, match="no attribute 'losess'"):
+        _ = dml.losess
