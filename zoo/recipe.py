@@ -26,6 +26,14 @@ class DAS:
 
 
 @dataclasses.dataclass(frozen=True)
+class PDDM:
+    """Arguments of `keras_dml.layers.PDDMUnit`, the learned similarity."""
+
+    units: int | None = None
+    dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """One experiment: an encoder, a loss, a way to train, and the arms that are compared.
 
@@ -37,7 +45,7 @@ class Recipe:
         shipped: The arm whose first seed is exported.
         backbone: A key of `keras_dml.backbones.BACKBONES`.
         backbone_options: Further arguments of the backbone.
-        embedding_dim: Width d of the embedding.
+        embedding_dim: Width d of the embedding; None for the backbone's own, without a linear layer.
         pooling: "avg", "max" or "avg+max".
         normalize: Whether embeddings have unit length.
         input_size: Side of the encoder's square input, in pixels.
@@ -46,6 +54,7 @@ class Recipe:
         loss: A name that `keras_dml.losses.get` knows, or "tensorflow-similarity:NAME" for that library's loss.
         loss_args: Arguments of the loss.
         das: Settings of the augmentation, or None to train without.
+        pddm: Settings of the learned similarity, for losses that score pairs with one ("double_header_hinge").
         auxiliary_weight: w of `L(real) + w L(real + produced)`; see `MetricLearner`.
         classes_per_batch: P.
         images_per_class: K.
@@ -53,8 +62,10 @@ class Recipe:
             preprocessing.
         augment_args: Arguments of the augmentation.
         replacement: Whether classes and images of a batch are drawn with replacement.
-        learning_rate: Of Adam, for the encoder.
-        loss_learning_rate: For weights of the loss; the loss's own suggestion by default.
+        optimizer: "adam", or "sgd" (with momentum 0.9).
+        learning_rate: For the encoder.
+        loss_learning_rate: For weights of the loss and of the learned similarity; the loss's own suggestion by default,
+            else `learning_rate`.
         l2_decay: Coupled weight decay.
         clip_norm: Global norm of the gradient.
         frozen_batch_norm: Whether batch normalisation keeps its statistics.
@@ -72,7 +83,7 @@ class Recipe:
     arms: Mapping[str, Options]
     shipped: str
     backbone: str
-    embedding_dim: int
+    embedding_dim: int | None
     input_size: int
     loss: str
     learning_rate: float
@@ -86,10 +97,12 @@ class Recipe:
     channels: int = 3
     loss_args: Options = dataclasses.field(default_factory=dict)
     das: DAS | None = None
+    pddm: PDDM | None = None
     auxiliary_weight: float | None = None
     augment: str | None = None
     augment_args: Options = dataclasses.field(default_factory=dict)
     replacement: bool = True
+    optimizer: str = "adam"
     loss_learning_rate: float | None = None
     l2_decay: float = 0.0
     clip_norm: float | None = None
@@ -146,8 +159,8 @@ def _assign(owner: Any, full_key: str, path: Sequence[str], value: Any) -> Any:
         raise ValueError(unknown_name(f"key in --set {full_key}:", name, fields))
     if rest:
         inner = getattr(owner, name)
-        if inner is None and name == "das":
-            inner = DAS()
+        if inner is None and name in ("das", "pddm"):
+            inner = DAS() if name == "das" else PDDM()
         if not (dataclasses.is_dataclass(inner) or isinstance(inner, Mapping)):
             raise ValueError(f"--set {full_key}: `{name}` has no keys of its own. Its value is {inner!r}")
         value = _assign(inner, full_key, rest, value)

@@ -98,26 +98,35 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     augmentation = None
     if recipe.das is not None:
         augmentation = layers.DASAugmentation(num_classes, seed=seed, **dataclasses.asdict(recipe.das))
+    similarity = None
+    if recipe.pddm is not None:
+        similarity = layers.PDDMUnit(seed=seed, **dataclasses.asdict(recipe.pddm))
     model = MetricLearner(
         encoder,
         augmentation=augmentation,
+        similarity=similarity,
         l2_decay=recipe.l2_decay,
         clip_norm=recipe.clip_norm,
         frozen_batch_norm=recipe.frozen_batch_norm,
         auxiliary_weight=recipe.auxiliary_weight if recipe.das is not None else None,
     )
 
-    def adam(rate: float) -> "keras.optimizers.Optimizer":
-        if not recipe.milestones:
-            return keras.optimizers.Adam(rate)
-        boundaries = [epoch * steps_per_epoch for epoch in recipe.milestones]
-        values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
-        return keras.optimizers.Adam(keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values))
+    def optimizer(rate: float) -> "keras.optimizers.Optimizer":
+        schedule: Any = rate
+        if recipe.milestones:
+            boundaries = [epoch * steps_per_epoch for epoch in recipe.milestones]
+            values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
+            schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+        if recipe.optimizer == "sgd":
+            return keras.optimizers.SGD(schedule, momentum=0.9)
+        if recipe.optimizer != "adam":
+            raise ValueError(unknown_name("optimizer", recipe.optimizer, ("adam", "sgd")))
+        return keras.optimizers.Adam(schedule)
 
     model.compile(
-        optimizer=adam(recipe.learning_rate),
+        optimizer=optimizer(recipe.learning_rate),
         loss=build_loss(recipe.loss, recipe.loss_args, num_classes),
-        loss_optimizer=None if recipe.loss_learning_rate is None else adam(recipe.loss_learning_rate),
+        loss_optimizer=None if recipe.loss_learning_rate is None else optimizer(recipe.loss_learning_rate),
     )
     return model
 
@@ -190,7 +199,7 @@ def train(
         "benchmark": recipe.benchmark,
         "recipe": settings.to_dict(),
         "preprocessing": inputs.to_config(),
-        "embedding_dim": settings.embedding_dim,
+        "embedding_dim": encoder.output_shape[-1],
         "versions": versions(),
     }
     checkpoint = _Checkpoint(folder, config)
@@ -226,6 +235,10 @@ def train(
         )
     last, embeddings = evaluate(encoder, settings, benchmark)
     encoder.save(folder / "encoder.keras")
+    if model.similarity is not None:
+        from export.reranking import save_similarity
+
+        save_similarity(model.similarity, encoder.output_shape[-1], folder / "similarity.keras")
     test = benchmark.test
     np.savez(
         folder / "test_embeddings.npz",

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from export.runs import load_similarity
+from keras_dml.losses import DoubleHeaderHinge
+from zoo import recipes, reproduce, training
+
+PDDM = [name for name in recipes.RECIPES if name.endswith("_pddm")]
+
+
+def test_there_is_a_recipe_for_each_listed_benchmark():
+    assert {"digits", "omniglot", "cub200", "cub200_cropped", "cars196", "cars196_cropped"} == {
+        recipes.get(name).benchmark for name in PDDM
+    }
+
+
+@pytest.mark.parametrize("name", PDDM)
+def test_every_arm_can_be_built(name):
+    recipe = recipes.get(name)
+    for arm in recipe.arms:
+        settings = recipe.arm(arm)
+        loss = training.build_loss(settings.loss, settings.loss_args, num_classes=10)
+        assert isinstance(loss, DoubleHeaderHinge) == (settings.pddm is not None)
+        if settings.augment is not None:
+            image = np.zeros((300, 280, 3), "uint8")
+            assert training.build_augment(settings)(image, np.array([0, 1])).shape == (227, 227, 3)
+
+
+def test_published_arm_mines_one_quadruplet_and_trains_the_unit_ten_times_as_fast():
+    recipe = recipes.get("cub200_pddm").arm("published")
+    assert recipe.loss_args["mining"] == "batch"
+    assert recipe.loss_learning_rate == pytest.approx(10 * recipe.learning_rate)
+    assert abs(recipe.epochs * (5_864 // 64) - 20_000) < 64
+
+
+def test_run_folder_holds_the_unit(tmp_path):
+    arguments = ["--epochs", "1", "--seed", "0", "--set", "backbone_options.widths=(4, 8)", "--set", "optimizer=sgd"]
+    assert reproduce.main(["digits_pddm", "--output", str(tmp_path / "runs"), *arguments]) == 0
+    unit = load_similarity(tmp_path / "runs" / "pddm" / "seed-0" / "similarity.keras")
+    saved = np.load(tmp_path / "runs" / "pddm" / "seed-0" / "test_embeddings.npz")
+    assert np.isfinite(unit.pairwise(saved["embeddings"][:10])).all()
+    assert not (tmp_path / "runs" / "triplet" / "seed-0" / "similarity.keras").exists()
