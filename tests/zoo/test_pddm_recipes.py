@@ -1,9 +1,13 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from export.runs import load_similarity
+from keras_dml.data import load
 from keras_dml.losses import DoubleHeaderHinge
-from zoo import recipes, reproduce, training
+from zoo import recipes, training
 
 PDDM = [name for name in recipes.RECIPES if name.endswith("_pddm")]
 
@@ -22,8 +26,9 @@ def test_every_arm_can_be_built(name):
         loss = training.build_loss(settings.loss, settings.loss_args, num_classes=10)
         assert isinstance(loss, DoubleHeaderHinge) == (settings.pddm is not None)
         if settings.augment is not None:
-            image = np.zeros((300, 280, 3), "uint8")
-            assert training.build_augment(settings)(image, np.array([0, 1])).shape == (227, 227, 3)
+            image = np.zeros((300, 280, settings.channels), "uint8")
+            shape = (settings.input_size, settings.input_size, settings.channels)
+            assert training.build_augment(settings)(image, np.array([0, 1])).shape == shape
 
 
 def test_published_arm_mines_one_quadruplet_and_trains_the_unit_ten_times_as_fast():
@@ -34,9 +39,10 @@ def test_published_arm_mines_one_quadruplet_and_trains_the_unit_ten_times_as_fas
 
 
 def test_run_folder_holds_the_unit(tmp_path):
-    arguments = ["--epochs", "1", "--seed", "0", "--set", "backbone_options.widths=(4, 8)", "--set", "optimizer=sgd"]
-    assert reproduce.main(["digits_pddm", "--output", str(tmp_path / "runs"), *arguments]) == 0
-    unit = load_similarity(tmp_path / "runs" / "pddm" / "seed-0" / "similarity.keras")
-    saved = np.load(tmp_path / "runs" / "pddm" / "seed-0" / "test_embeddings.npz")
-    assert np.isfinite(unit.pairwise(saved["embeddings"][:10])).all()
-    assert not (tmp_path / "runs" / "triplet" / "seed-0" / "similarity.keras").exists()
+    recipe = dataclasses.replace(
+        recipes.get("digits_pddm"), epochs=1, optimizer="sgd", backbone_options={"widths": (4, 8)}
+    )
+    training.train(recipe, "pddm", 0, load("digits"), tmp_path)
+    embeddings = np.load(tmp_path / "test_embeddings.npz")["embeddings"]
+    assert np.isfinite(load_similarity(tmp_path / "similarity.keras").pairwise(embeddings[:10])).all()
+    assert {"score_gap", "active_hinges", "embedding_spread"} < set(json.loads((tmp_path / "history.json").read_text()))
