@@ -4,11 +4,15 @@ import base64
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_dml.data import Benchmark, Split
 from zoo.saved_run import Embeddings, SavedRun
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 class Pictures:
@@ -89,7 +93,7 @@ def pixels_uri(values: np.ndarray) -> str:
     return _encode(Image.fromarray(shade), "PNG")
 
 
-def _resized(image: np.ndarray, size: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _resized(image: np.ndarray, size: int) -> "PIL.Image.Image":
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
@@ -98,7 +102,7 @@ def _resized(image: np.ndarray, size: int):  # type: ignore[no-untyped-def]  # n
     return picture.resize(shape, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _encode(picture, kind: str) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _encode(picture: "PIL.Image.Image", kind: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"quality": 80} if kind == "JPEG" else {"optimize": True}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
