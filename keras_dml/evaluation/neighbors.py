@@ -47,7 +47,7 @@ class NeighborSearch:
         ids: Any = None,
         gallery_ids: Any = None,
         metric: str = "cosine",
-        memory: int = 256 * 2**20,
+        memory: int = 128 * 2**20,
     ) -> None:
         if metric not in METRICS:
             from keras_dml.utils.suggestions import unknown_name
@@ -334,7 +334,7 @@ def nearest_neighbors(
     ids: Any = None,
     gallery_ids: Any = None,
     metric: str = "cosine",
-    memory: int = 256 * 2**20,
+    memory: int = 128 * 2**20,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of every query, exactly; see `NeighborSearch` for the arguments.
 

@@ -24,7 +24,7 @@ def evaluate_retrieval(
     keep_neighbors: int | None = None,
     clusters: int | None = None,
     seed: int = 0,
-    memory: int = 256 * 2**20,
+    memory: int = 128 * 2**20,
 ) -> RetrievalResult:
     """Ranks the gallery for every query, exactly, and measures how often and how early the right class comes up.
 
