@@ -61,9 +61,8 @@ class SearchModule(tf.Module):
     ) -> None:
         super().__init__(name="search_module")
         self.searcher = searcher
-        # Keras models are kept out of the object graph, and their TensorFlow variables put into it by themselves: a saved
-        # Keras variable is restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it
-        # uninitialised.
+        # Keras models are kept out of the object graph and their TensorFlow variables put into it: a Keras variable is
+        # restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it uninitialised.
         self._encoder = NonTrackable(encoder)
         self._similarity = NonTrackable(similarity)
         self.keras_variables = [
