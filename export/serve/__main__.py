@@ -25,15 +25,16 @@ def parser() -> argparse.ArgumentParser:
         "dropping a request.",
         epilog=f"A bearer token is taken from --token-file or the environment variable {TOKEN_VARIABLE}; it never "
         "stands on the command line, where other users of the machine could read it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
     def add(flag: str, kind: type, metavar: str, text: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
-        result.add_argument(flag, type=kind, default=defaults[name], metavar=metavar, help=text)
+        result.add_argument(
+            flag, type=kind, default=defaults[name], metavar=metavar, help=f"{text} (default %(default)s)"
+        )
 
     result.add_argument("model_dir", type=pathlib.Path, metavar="MODEL_DIR", help="what export.build wrote")
-    result.add_argument("--name", help="the model's name in URLs (default: its directory's name when built)")
+    result.add_argument("--name", help="the model's name in URLs (default: that of its directory when built)")
     add("--host", str, "ADDRESS", "address to listen on; 0.0.0.0 for every interface")
     add("--rest-port", int, "PORT", "port of HTTP; 0 takes a free one")
     add("--grpc-port", int, "PORT", "port of gRPC; 0 takes a free one")
