@@ -115,7 +115,9 @@ class Experiment:
         untrained = {name: float(np.mean(values)) for name, values in metrics["untrained"].items()}
         seeds = len(self.recipe.seeds)
         title = f"{self.recipe.name}: mean and range of {seeds} seed{'s' if seeds > 1 else ''}"
-        figures.learning_curves(self.folder / "learning_curve.png", histories, untrained, title)
+        epochs = [e + 1 for e in range(self.recipe.epochs) if not e % self.recipe.evaluate_every]
+        epochs += [] if self.recipe.epochs in epochs else [self.recipe.epochs]
+        figures.learning_curves(self.folder / "learning_curve.png", histories, epochs, untrained, title)
         if benchmark.gallery is None:
             self._draw_neighbours(benchmark)
         return table

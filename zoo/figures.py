@@ -12,12 +12,15 @@ RIGHT, WRONG = "#1a7f37", "#d1242f"
 Histories = Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 
 
-def learning_curves(path: pathlib.Path, histories: Histories, untrained: Mapping[str, float], title: str) -> None:
+def learning_curves(
+    path: pathlib.Path, histories: Histories, epochs: Sequence[int], untrained: Mapping[str, float], title: str
+) -> None:
     """Recall@1 and MAP@R on the test classes by epoch: the mean over seeds of each arm, and the range as a band.
 
     Args:
         path: The PNG to write.
         histories: The histories of each arm, one for each seed.
+        epochs: The epochs at which the test classes were evaluated.
         untrained: Mean values of the untrained network, drawn at epoch 0.
         title: Heading of the picture.
     """
@@ -32,9 +35,8 @@ def learning_curves(path: pathlib.Path, histories: Histories, untrained: Mapping
             values = np.array([run[f"val_{metric}"] for run in runs])
             start = np.full((len(values), 1), untrained[metric])
             values = np.hstack([start, values])
-            epochs = np.arange(values.shape[1])
-            axes.plot(epochs, values.mean(0), color=f"C{color}", label=arm)
-            axes.fill_between(epochs, values.min(0), values.max(0), color=f"C{color}", alpha=0.2, linewidth=0)
+            axes.plot([0, *epochs], values.mean(0), color=f"C{color}", label=arm)
+            axes.fill_between([0, *epochs], values.min(0), values.max(0), color=f"C{color}", alpha=0.2, linewidth=0)
         axes.axhline(untrained[metric], color="grey", linestyle=":", label="untrained")
         axes.set(xlabel="epoch", ylabel=f"{label}, unseen classes")
         axes.grid(alpha=0.3)

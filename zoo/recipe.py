@@ -45,6 +45,8 @@ class Recipe:
         shipped: The arm whose first seed is exported.
         backbone: A key of `keras_dml.backbones.BACKBONES`.
         backbone_options: Further arguments of the backbone.
+        weights: What the backbone starts from: None for fresh weights, "imagenet", or a file; see
+            `keras_dml.backbones.build`.
         embedding_dim: Width d of the embedding; None for the backbone's own, without a linear layer.
         pooling: "avg", "max" or "avg+max".
         normalize: Whether embeddings have unit length.
@@ -75,6 +77,7 @@ class Recipe:
         evaluate_every: Epochs between evaluations on the test classes.
         ks: Ranks of Recall@k.
         seeds: Each arm is trained once for each.
+        published: `{"source": where, "metrics": {"recall@1": percent, ...}}` of the arm, to stand beside ours.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Recipe:
     classes_per_batch: int
     images_per_class: int
     backbone_options: Options = dataclasses.field(default_factory=dict)
+    weights: str | None = None
     pooling: str = "avg"
     normalize: bool = True
     resize: int | None = None
@@ -112,6 +116,7 @@ class Recipe:
     evaluate_every: int = 1
     ks: tuple[int, ...] = (1, 2, 4, 8)
     seeds: tuple[int, ...] = (0, 1, 2)
+    published: Options = dataclasses.field(default_factory=dict)
 
     def arm(self, name: str) -> "Recipe":
         """The recipe as one of its arms trains it."""

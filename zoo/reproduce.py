@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a recipe, or see them all with --list")
     try:
         recipe = _recipe(options)
-        reproduce(recipe, options.output or pathlib.Path("runs") / recipe.name, options.data_dir)
+        folder = options.output or pathlib.Path("runs") / (
+            recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
+        )
+        reproduce(recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -39,33 +42,49 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def reproduce(recipe: Recipe, folder: pathlib.Path, data_dir: pathlib.Path | None = None) -> None:
+def reproduce(
+    recipe: Recipe,
+    folder: pathlib.Path,
+    data_dir: pathlib.Path | None = None,
+    subset: bool = False,
+    bad_images: str = "fail",
+    folds: int | None = None,
+) -> None:
     """Runs a recipe into `folder`; goes on with, or shows again, what is there.
 
     Args:
         recipe: What to run.
         folder: The experiment folder.
         data_dir: Where the images are, for benchmarks that need it.
+        subset: Whether numbers of images and classes may differ from the published protocol's.
+        bad_images: "fail" or "skip"; see `keras_dml.data.load`.
+        folds: Cross-validates over so many parts of the training classes, instead of training on all of them.
     """
     print(f"{recipe.name}: {recipe.summary}", flush=True)
     from keras_dml.data import load
     from zoo.experiment import Experiment
 
-    experiment = Experiment(recipe, folder)
-    experiment.start()
-    benchmark = load(recipe.benchmark, data_dir)
+    benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
     train, test = benchmark.train, benchmark.test
     print(
         f"Training: {len(train)} images of {train.num_classes} classes. "
         f"Test: {len(test)} images of {test.num_classes} other classes.",
         flush=True,
     )
+    seeds = f"mean ± standard deviation over {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
+    if folds is not None:
+        from zoo.cross_validation import cross_validate
+
+        table = cross_validate(recipe, folder, benchmark, folds)
+        print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {seeds}:\n\n{table}\n")
+        return
+    experiment = Experiment(recipe, folder)
+    experiment.start()
     if experiment.finished:
         print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
     experiment.train(benchmark)
     table = experiment.summarise(benchmark)
-    seeds = len(recipe.seeds)
-    print(f"\nUnseen classes, last epoch; mean ± standard deviation over {seeds} seeds:\n\n{table}\n")
+    print(f"\nUnseen classes, last epoch; {seeds}:\n\n{table}\n")
     query = experiment.export(benchmark)
     print(f"Search the exported index ({recipe.shipped}, seed {recipe.seeds[0]}):")
     print(f"    {_python()} -m export.search {experiment.model_dir} {query}")
@@ -89,6 +108,8 @@ def _python() -> str:
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     recipe = recipes.get(options.name)
+    if options.weights is not None:
+        recipe = dataclasses.replace(recipe, weights=options.weights)
     if options.epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=options.epochs)
     if options.seed:
@@ -108,6 +129,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", nargs="?", help="a recipe; see --list")
     parser.add_argument("--list", action="store_true", help="show what can be reproduced, and stop")
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images, where it needs one")
+    parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
+    parser.add_argument(
+        "--bad-images", choices=("fail", "skip"), default="fail", help="what an unreadable image does (default: fail)"
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        help="class-disjoint cross-validation: hold out each part of the training classes in turn to choose the epoch",
+    )
+    parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
     parser.add_argument("--output", type=pathlib.Path, help="experiment folder (default: runs/NAME)")
     parser.add_argument("--epochs", type=_positive, help="epochs, instead of the recipe's")
     parser.add_argument("--seed", type=int, action="append", help="a seed, instead of the recipe's; may be repeated")

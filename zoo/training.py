@@ -20,9 +20,11 @@ from zoo.recipe import Options, Recipe
 if TYPE_CHECKING:
     import keras
 
-    from keras_dml.evaluation import RetrievalResult
+    from keras_dml.data import Split
+    from keras_dml.evaluation import ClassFold, RetrievalResult
 
 RUN_FORMAT = 1
+SELECTION = "val_map@r"
 PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
 
 Report = Callable[[int, dict[str, float]], None]
@@ -50,6 +52,7 @@ def build_encoder(recipe: Recipe) -> "keras.Model":
         input_shape=preprocessing(recipe).input_shape,
         normalize=recipe.normalize,
         options=recipe.backbone_options,
+        weights=recipe.weights,
     )
 
 
@@ -137,18 +140,17 @@ def summary(result: "RetrievalResult") -> dict[str, float]:
     return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi)}
 
 
-def evaluate(encoder: "keras.Model", recipe: Recipe, benchmark: Benchmark) -> tuple[dict[str, float], np.ndarray]:
-    """Headline numbers and embeddings `(n, d)` of the test images."""
+def embed(encoder: "keras.Model", recipe: Recipe, split: "Split") -> np.ndarray:
+    """Embeddings `(n, d)` of a split's images."""
+    return encoder.predict(split.dataset(preprocessing(recipe)), verbose=0)
+
+
+def evaluate(encoder: "keras.Model", recipe: Recipe, query: "Split", gallery: "Split | None") -> dict[str, float]:
+    """Headline numbers of retrieval among `query`, or from `gallery`."""
     from keras_dml.evaluation import evaluate_retrieval
 
-    test = benchmark.test
-    embeddings = encoder.predict(test.dataset(preprocessing(recipe)), verbose=0)
-    gallery, gallery_labels = None, None
-    if benchmark.gallery is not None:
-        gallery = encoder.predict(benchmark.gallery.dataset(preprocessing(recipe)), verbose=0)
-        gallery_labels = benchmark.gallery.labels
-    result = evaluate_retrieval(embeddings, test.labels, gallery, gallery_labels, ks=recipe.ks)
-    return summary(result), embeddings
+    found = (None, None) if gallery is None else (embed(encoder, recipe, gallery), gallery.labels)
+    return summary(evaluate_retrieval(embed(encoder, recipe, query), query.labels, *found, ks=recipe.ks))
 
 
 def finished(folder: pathlib.Path) -> bool:
@@ -157,7 +159,13 @@ def finished(folder: pathlib.Path) -> bool:
 
 
 def train(
-    recipe: Recipe, arm: str, seed: int, benchmark: Benchmark, folder: pathlib.Path, report: Report | None = None
+    recipe: Recipe,
+    arm: str,
+    seed: int,
+    benchmark: Benchmark,
+    folder: pathlib.Path,
+    report: Report | None = None,
+    fold: "ClassFold | None" = None,
 ) -> None:
     """Trains one arm with one seed, or goes on where an interrupted training stopped.
 
@@ -171,6 +179,8 @@ def train(
         benchmark: The data.
         folder: The run folder.
         report: Called after every epoch.
+        fold: Training classes to hold out. The encoder is then that of the epoch with the best MAP@R on them, and
+            the test classes are looked at once, after that. Without a fold it is that of the last epoch.
     """
     import keras
 
@@ -181,8 +191,11 @@ def train(
     keras.utils.set_random_seed(seed)
     encoder = build_encoder(settings)
     inputs = preprocessing(settings)
+    training, checked, checked_gallery = benchmark.train, benchmark.test, benchmark.gallery
+    if fold is not None:
+        training, checked, checked_gallery = training.subset(fold.train), training.subset(fold.validation), None
     batches = ClassBatches(
-        benchmark.train,
+        training,
         inputs,
         settings.classes_per_batch,
         settings.images_per_class,
@@ -190,27 +203,33 @@ def train(
         replacement=settings.replacement,
         augment=build_augment(settings),
     )
-    model = build_model(settings, encoder, benchmark.train.num_classes, batches.steps_per_epoch, seed)
+    model = build_model(settings, encoder, training.num_classes, batches.steps_per_epoch, seed)
     config = {
         "format": RUN_FORMAT,
         "name": recipe.name,
         "arm": arm,
         "seed": seed,
         "benchmark": recipe.benchmark,
+        "data": {"subset": benchmark.subset, "fingerprint": benchmark.fingerprint},
+        "held_out_classes": None if fold is None else fold.validation_classes.tolist(),
         "recipe": settings.to_dict(),
         "preprocessing": inputs.to_config(),
         "embedding_dim": encoder.output_shape[-1],
         "versions": versions(),
     }
     checkpoint = _Checkpoint(folder, config)
+    best = folder / "best-encoder.weights.h5"
     epochs_done, history, seconds = checkpoint.restore(model)
     if not epochs_done:
-        untrained, _ = evaluate(encoder, settings, benchmark)
-        checkpoint.begin(untrained)
+        checkpoint.begin(evaluate(encoder, settings, checked, checked_gallery))
 
     def end_of_epoch(epoch: int, logs: dict[str, float]) -> None:
         for name, value in logs.items():
             history.setdefault(name, []).append(float(value))
+        if fold is not None and SELECTION in logs and logs[SELECTION] == max(history[SELECTION]):
+            aside = best.with_name(f"partial-{best.name}")
+            encoder.save_weights(aside)
+            os.replace(aside, best)
         checkpoint.save(model, epoch + 1, history, seconds + time.time() - started)
         if report is not None:
             report(epoch + 1, logs)
@@ -224,8 +243,8 @@ def train(
             verbose=0,
             callbacks=[
                 RetrievalEvaluation(
-                    benchmark.test,
-                    benchmark.gallery,
+                    checked,
+                    checked_gallery,
                     ks=settings.ks,
                     every=settings.evaluate_every,
                     preprocessing=inputs,
@@ -233,20 +252,27 @@ def train(
                 keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
             ],
         )
-    last, embeddings = evaluate(encoder, settings, benchmark)
+    if fold is not None:
+        encoder.load_weights(best)
+    metrics = {
+        "untrained": checkpoint.untrained,
+        "last" if fold is None else "selected": evaluate(encoder, settings, benchmark.test, benchmark.gallery),
+        "seconds": seconds + time.time() - started,
+    }
+    _save_result(folder, model, settings, benchmark)
+    write_json(folder / "history.json", history)
+    write_json(folder / "metrics.json", metrics)
+    checkpoint.remove()
+
+
+def _save_result(folder: pathlib.Path, model: Any, recipe: Recipe, benchmark: Benchmark) -> None:
+    """Writes what later steps read: encoder, learned similarity, state of DAS, embeddings of the test images."""
+    encoder = model.encoder
     encoder.save(folder / "encoder.keras")
     if model.similarity is not None:
         from export.reranking import save_similarity
 
         save_similarity(model.similarity, encoder.output_shape[-1], folder / "similarity.keras")
-    test = benchmark.test
-    np.savez(
-        folder / "test_embeddings.npz",
-        embeddings=embeddings,
-        labels=test.labels,
-        ids=np.array(test.ids),
-        class_names=np.array(test.class_names),
-    )
     if model.augmentation is not None:
         np.savez(
             folder / "das_state.npz",
@@ -254,10 +280,15 @@ def train(
             transformation_bank=model.augmentation.transformation_bank.numpy(),
             bank_fill=model.augmentation.bank_fill.numpy(),
         )
-    write_json(folder / "history.json", history)
-    metrics = {"untrained": checkpoint.untrained, "last": last, "seconds": seconds + time.time() - started}
-    write_json(folder / "metrics.json", metrics)
-    checkpoint.remove()
+    for name, split in (("test", benchmark.test), ("gallery", benchmark.gallery)):
+        if split is not None:
+            np.savez(
+                folder / f"{name}_embeddings.npz",
+                embeddings=embed(encoder, recipe, split),
+                labels=split.labels,
+                ids=np.array(split.ids),
+                class_names=np.array(split.class_names),
+            )
 
 
 class _Checkpoint:
@@ -274,9 +305,10 @@ class _Checkpoint:
         if not path.exists():
             return 0, {}, 0.0
         before = read_json(self.folder / "run.json")
-        if before["recipe"] != _as_json(self.config["recipe"]):
+        settled = ("recipe", "held_out_classes", "data")
+        if any(before[name] != _as_json(self.config[name]) for name in settled):
             raise ValueError(
-                f"The unfinished run in {self.folder} was started with other settings. "
+                f"The unfinished run in {self.folder} was started with other settings or data. "
                 "Give another --output, or delete the folder, or repeat the settings it was started with"
             )
         progress = read_json(path)

@@ -187,3 +187,34 @@ def test_experiment_lists_all_arms_of_a_seed_first(tmp_path):
     experiment = Experiment(recipes.get("digits"), tmp_path)
     assert experiment.runs[:2] == [("baseline", 0), ("das", 0)]
     assert experiment.shipped == tmp_path / "das" / "seed-0"
+
+
+def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
+    folder = tmp_path / "folds"
+    command = ["digits", "--folds", "2", "--output", str(folder), *SMALL, "--set", "arms={'das': {}}"]
+    assert reproduce.main(command) == 0
+    assert "epoch chosen on held-out training classes, 2 folds" in capsys.readouterr().out
+    runs = [folder / "das" / "seed-3" / f"fold-{number}" for number in (0, 1)]
+    held_out = [read(run / "run.json")["held_out_classes"] for run in runs]
+    assert sorted(np.concatenate(held_out)) == [0, 1, 2, 3, 4]
+    benchmark = load("digits")
+    for run, classes in zip(runs, held_out, strict=True):
+        # One row of state per class that was trained on.
+        assert len(np.load(run / "das_state.npz")["bank_fill"]) == 5 - len(classes)
+        # The encoder is that of the best epoch on the held-out classes.
+        history = read(run / "history.json")["val_map@r"]
+        rows = np.flatnonzero(np.isin(benchmark.train.labels, classes))
+        encoder = keras.models.load_model(run / "encoder.keras")
+        embeddings = encoder.predict(benchmark.train.images[rows].astype("float32"), verbose=0)
+        assert evaluate_retrieval(embeddings, benchmark.train.labels[rows]).map_at_r == pytest.approx(
+            max(history), abs=2e-3
+        )
+        # The numbers are those of the test classes.
+        saved = np.load(run / "test_embeddings.npz")
+        assert read(run / "metrics.json")["selected"]["recall@1"] == pytest.approx(
+            evaluate_retrieval(saved["embeddings"], benchmark.test.labels).recall[1]
+        )
+    rows = [line.split("|")[1].strip() for line in (folder / "cross_validation.md").read_text().splitlines()[2:]]
+    assert rows == ["das", "das, concatenated"]
+    assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 2
+    assert "Received: 9" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""Class-disjoint cross-validation, as "A Metric Learning Reality Check" (ECCV 2020, section 3.3) asks for it."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_dml.data import Benchmark
+from keras_dml.evaluation import class_folds, evaluate_folds
+from zoo.experiment import Experiment, Metrics, markdown_table
+from zoo.files import read_json, write_json
+from zoo.progress import Progress
+from zoo.recipe import Recipe
+from zoo.training import finished, summary, train
+
+
+def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, folds: int) -> str:
+    """Trains each arm and seed once per fold of the training classes and evaluates on the test classes.
+
+    A fold's classes choose the epoch, by MAP@R; the test classes are looked at once, with the chosen encoders.
+
+    Args:
+        recipe: The experiment.
+        folder: Its folder; finished runs in it are not repeated.
+        benchmark: The data.
+        folds: How many parts the training classes are split into.
+
+    Returns:
+        A Markdown table: for every arm the mean over folds of each model's own embeddings, and that of the
+        concatenated embeddings; mean and sample standard deviation over seeds.
+
+    Raises:
+        ValueError: If `folds` does not leave two classes to train on, or the folder holds other settings.
+    """
+    experiment = Experiment(recipe, folder)
+    parts = list(class_folds(benchmark.train.labels, folds))
+    experiment.start()
+    runs = [
+        (arm, seed, part, experiment.run_folder(arm, seed) / f"fold-{part.number}")
+        for arm, seed in experiment.runs
+        for part in parts
+    ]
+    missing = [run for run in runs if not finished(run[3])]
+    progress = Progress(sum(recipe.arm(arm).epochs for arm, *_ in missing))
+    for arm, seed, part, path in missing:
+        epochs, name = recipe.arm(arm).epochs, f"{arm}, seed {seed}, fold {part.number}"
+
+        def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
+            progress.update(name, epoch, epochs, logs)
+
+        train(recipe, arm, seed, benchmark, path, report, part)
+    table: dict[str, Metrics] = {}
+    details: list[dict[str, Any]] = []
+    for arm, seed in experiment.runs:
+        paths = [path for run_arm, run_seed, _, path in runs if (run_arm, run_seed) == (arm, seed)]
+        galleries = None if benchmark.gallery is None else [_embeddings(path, "gallery") for path in paths]
+        result = evaluate_folds(
+            [_embeddings(path, "test") for path in paths],
+            benchmark.test.labels,
+            galleries,
+            None if benchmark.gallery is None else benchmark.gallery.labels,
+            ks=recipe.ks,
+        )
+        separate = [summary(one) for one in result.separate]
+        for row, values in (
+            (arm, {name: float(np.mean([one[name] for one in separate])) for name in separate[0]}),
+            (f"{arm}, concatenated", summary(result.concatenated)),
+        ):
+            for name, value in values.items():
+                table.setdefault(row, {}).setdefault(name, []).append(value)
+        epochs_chosen = [1 + int(np.argmax(read_json(path / "history.json")["val_map@r"])) for path in paths]
+        details.append({"arm": arm, "seed": seed, "evaluation_chosen": epochs_chosen, **result.to_dict()})
+    write_json(folder / "cross_validation.json", {"folds": folds, "runs": details})
+    text = markdown_table(table)
+    (folder / "cross_validation.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def _embeddings(folder: pathlib.Path, name: str) -> np.ndarray:
+    with np.load(folder / f"{name}_embeddings.npz") as saved:
+        return saved["embeddings"]
