@@ -41,11 +41,10 @@ def hard_quadruplets(
 
     - `"batch"`, as published: the least similar positive pair of the batch, so one quadruplet (`t = 1`).
     - `"anchor"`, this library's variant: the least similar positive of each row (`t = n`).
-    - `"pair"`, this library's variant: each row with the next row of its class, cyclically (`t = n`). Only the
-        negatives
-      are hard. In a batch of K rows per class each row is in two of the positive pairs.
+    - `"pair"`, this library's variant: each row with the next row of its class, cyclically (`t = n`), so that only the
+      negatives are hard. Among K rows per class each row is in two of the positive pairs.
 
-    From random weights only `"pair"` learns from the first steps on: see docs/pddm.md.
+    docs/pddm.md has what each of them learns from random weights.
 
     A pair of an item with itself is never positive and never negative: the diagonal without `key_labels`, equal ids
     with them.
