@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The environment is rebuilt only when what it is made from has changed.
 STAMP := $(VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: reproduce test check install clean
 reproduce: install
