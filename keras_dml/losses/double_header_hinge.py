@@ -26,6 +26,9 @@ class DoubleHeaderHinge(EmbeddingLoss):
     trains the similarity and the embeddings. So a step costs a forward pass over all pairs and a backward pass over a
     few. A batch without a positive pair, or of one class, has loss 0 and zero gradients.
 
+    With `DASAugmentation` build that with `detach=False`: with detached embeddings among the hardest negatives the
+    encoder collapsed in every run (docs/pddm.md).
+
     Statistics, returned as a dict of scalars after loss and usage by `loss(..., return_statistics=True)`, show a
     collapse while the loss still looks fine: `score_gap`, the mean score of the positive pairs minus that of the
     negative pairs; `active_hinges`, the share of score hinges above zero; `embedding_spread`, 1 minus the squared
