@@ -76,7 +76,7 @@ class Experiment:
         else:
             write_json(path, config)
 
-    def train(self, benchmark: Benchmark) -> None:
+    def train(self, benchmark: Benchmark, tensorboard: bool = False) -> None:
         """Trains every run that is not finished, with progress on the terminal."""
         missing = [run for run in self.runs if not finished(self.run_folder(*run))]
         total = sum(self.recipe.arm(arm).epochs for arm, _ in missing)
@@ -88,7 +88,7 @@ class Experiment:
             def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
                 progress.update(name, epoch, epochs, logs)
 
-            train(self.recipe, arm, seed, benchmark, self.run_folder(arm, seed), report)
+            train(self.recipe, arm, seed, benchmark, self.run_folder(arm, seed), report, tensorboard=tensorboard)
 
     def metrics(self) -> dict[str, Metrics]:
         """Test metrics at the last epoch by arm, and those of the untrained networks as "untrained"."""

@@ -32,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.output or pathlib.Path("runs") / (
             recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
         )
-        reproduce(recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds)
+        reproduce(
+            recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,6 +51,7 @@ def reproduce(
     subset: bool = False,
     bad_images: str = "fail",
     folds: int | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Runs a recipe into `folder`; goes on with, or shows again, what is there.
 
@@ -59,6 +62,7 @@ def reproduce(
         subset: Whether numbers of images and classes may differ from the published protocol's.
         bad_images: "fail" or "skip"; see `keras_dml.data.load`.
         folds: Cross-validates over so many parts of the training classes, instead of training on all of them.
+        tensorboard: Whether every run writes logs for TensorBoard.
     """
     print(f"{recipe.name}: {recipe.summary}", flush=True)
     from keras_dml.data import load
@@ -82,7 +86,7 @@ def reproduce(
     experiment.start()
     if experiment.finished:
         print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
-    experiment.train(benchmark)
+    experiment.train(benchmark, tensorboard)
     table = experiment.summarise(benchmark)
     print(f"\nUnseen classes, last epoch; {seeds}:\n\n{table}\n")
     query = experiment.export(benchmark)
@@ -91,6 +95,10 @@ def reproduce(
     print("Look at the pictures:")
     for picture in ("learning_curve.png", "neighbours.png"):
         print(f"    {_python()} -m webbrowser {(folder / picture).absolute().as_uri()}")
+    data = "" if data_dir is None else f" --data-dir {data_dir}"
+    print("Make a page with all there is to see of a run, and compare the arms:")
+    print(f"    {_python()} -m zoo.report {folder}{data}")
+    print(f"    {_python()} -m zoo.compare {folder}")
 
 
 def listing() -> str:
@@ -137,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         "--folds",
         type=int,
         help="class-disjoint cross-validation: hold out each part of the training classes in turn to choose the epoch",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write scalars and the embedding for TensorBoard into every run"
     )
     parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
     parser.add_argument("--output", type=pathlib.Path, help="experiment folder (default: runs/NAME)")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RUN_FORMAT = 1
 SELECTION = "val_map@r"
+TENSORBOARD = "tensorboard"
 PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
 
 Report = Callable[[int, dict[str, float]], None]
@@ -166,6 +167,7 @@ def train(
     folder: pathlib.Path,
     report: Report | None = None,
     fold: "ClassFold | None" = None,
+    tensorboard: bool = False,
 ) -> None:
     """Trains one arm with one seed, or goes on where an interrupted training stopped.
 
@@ -181,6 +183,7 @@ def train(
         report: Called after every epoch.
         fold: Training classes to hold out. The encoder is then that of the epoch with the best MAP@R on them, and
             the test classes are looked at once, after that. Without a fold it is that of the last epoch.
+        tensorboard: Whether to write scalars and the projector's files to `folder/tensorboard`.
     """
     import keras
 
@@ -249,6 +252,7 @@ def train(
                     every=settings.evaluate_every,
                     preprocessing=inputs,
                 ),
+                *([keras.callbacks.TensorBoard(folder / TENSORBOARD)] if tensorboard else []),
                 keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
             ],
         )
@@ -260,6 +264,8 @@ def train(
         "seconds": seconds + time.time() - started,
     }
     _save_result(folder, model, settings, benchmark)
+    if tensorboard:
+        _write_projector(folder, benchmark.test)
     write_json(folder / "history.json", history)
     write_json(folder / "metrics.json", metrics)
     checkpoint.remove()
@@ -289,6 +295,23 @@ def _save_result(folder: pathlib.Path, model: Any, recipe: Recipe, benchmark: Be
                 ids=np.array(split.ids),
                 class_names=np.array(split.class_names),
             )
+
+
+def _write_projector(folder: pathlib.Path, split: "Split", most: int = 5000) -> None:
+    """Writes the test embeddings (a seeded sample of large sets) for TensorBoard's projector."""
+    from keras_dml.evaluation import write_projector
+
+    rows = np.arange(len(split))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    with np.load(folder / "test_embeddings.npz") as saved:
+        write_projector(
+            folder / TENSORBOARD,
+            saved["embeddings"][rows],
+            split.labels[rows],
+            split.class_names,
+            [split.ids[row] for row in rows],
+        )
 
 
 class _Checkpoint:

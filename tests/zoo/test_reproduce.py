@@ -218,3 +218,21 @@ def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
     assert rows == ["das", "das, concatenated"]
     assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 2
     assert "Received: 9" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_scalars_and_the_projector(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = small_recipe()
+    training.train(dataclasses.replace(recipe, epochs=1), "das", 0, load("digits"), tmp_path, tensorboard=True)
+
+    def names(writer):
+        (log,) = (tmp_path / "tensorboard" / writer).glob("events*")
+        events = EventAccumulator(str(log))
+        events.Reload()
+        return set(events.Tags()["tensors"])
+
+    assert {"epoch_loss", "epoch_produced_distance", "epoch_bank_fill"} <= names("train")
+    # Keras puts what is called val_ into a log of its own.
+    assert {"epoch_recall@1", "epoch_map@r"} <= names("validation")
+    assert (tmp_path / "tensorboard" / "projector_config.pbtxt").exists()

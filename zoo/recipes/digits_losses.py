@@ -1,4 +1,4 @@
-"""Every loss on the digits, with the same network, batches and steps: each must beat the untrained network.
+"""Every loss on the digits, with the same network, batches and steps; docs/losses.md has the results.
 
 Command: python -m zoo.reproduce digits_losses
 Needs:   nothing, as for `digits`
@@ -16,9 +16,6 @@ DIGITS_LOSSES = dataclasses.replace(
     name="digits_losses",
     summary="the digits recipe with every loss and sampler, without DAS; no download",
     das=None,
-    # Five classes teach some of these losses little but those five: what an untrained network happens to keep of the
-    # pixels in eight numbers retrieves unseen digits as well. Four numbers have to be learned.
-    embedding_dim=4,
     shipped="multi_similarity",
     arms={
         "multi_similarity": {"loss": "multi_similarity"},
