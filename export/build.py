@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import os
 import pathlib
 import sys
 import tempfile
@@ -350,6 +351,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
     terminal = Terminal()
     try:

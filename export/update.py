@@ -1,6 +1,7 @@
 """`python -m export.update MODEL_DIR --add DATA --remove ID`: a new version with items added and removed."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -205,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
     terminal = Terminal()
     try:

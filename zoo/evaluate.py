@@ -11,6 +11,7 @@ Prints a table and writes the numbers as JSON beside what was evaluated (`--outp
 import argparse
 import json
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -174,6 +175,7 @@ def _ranks(text: str) -> tuple[int, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(
         prog="python -m zoo.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

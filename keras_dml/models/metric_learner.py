@@ -147,7 +147,8 @@ class MetricLearner(keras.Model):
             metrics: Keras metrics of labels and embeddings.
             run_eagerly: Runs the step in Python, for debugging.
             steps_per_execution: Steps for each call of the compiled function.
-            jit_compile: XLA. Off by default: on a CPU, graph mode was the faster of the two.
+            jit_compile: XLA. Off by default: it compiles for longer, and on a CPU it made most losses faster and
+                those with a memory slower (benchmarks/losses.py). Measure your own model.
             auto_scale_loss: Loss scaling under mixed_float16.
         """
         if loss is None:

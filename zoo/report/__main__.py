@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ is found; without them the page stands all the same."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(prog="python -m zoo.report", description=DESCRIPTION)
     parser.add_argument("run", type=pathlib.Path, help="run folder, or experiment folder (its shipped run)")
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images")
