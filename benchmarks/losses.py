@@ -123,6 +123,13 @@ def rows(dim, memory):
     def dot_product():
         return distances.DotProductSimilarity(normalize_embeddings=False)
 
+    def one_positive(_, labels):
+        import torch
+
+        same = labels[:, None] == labels[None, :]
+        positive = torch.multinomial((same & ~torch.eye(len(labels), dtype=torch.bool)).float(), 1)[:, 0]
+        return torch.arange(len(labels)), positive, *torch.where(~same)
+
     mean = reducers.MeanReducer
 
     def triplet(**kwargs):
@@ -177,6 +184,12 @@ def rows(dim, memory):
             losses.NPairLoss,
             lambda: (peers.NPairsLoss(distance=dot_product()), None),
             "NPairsLoss, which takes one anchor for each class where ours takes all",
+        ),
+        (
+            "N-pair, all anchors",
+            losses.NPairLoss,
+            lambda: (peers.NTXentLoss(temperature=1, distance=dot_product()), one_positive),
+            "NTXentLoss at temperature 1, one random positive for each anchor: the same formula, without the norm term",
         ),
         (
             "generalised lifted structure",
