@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         reproduce(
             recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -122,7 +122,10 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         recipe = dataclasses.replace(recipe, epochs=options.epochs)
     if options.seed:
         recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
-    return override(recipe, options.set)
+    recipe = override(recipe, options.set)
+    # An arm that does not exist is better refused now than after the training.
+    recipe.arm(recipe.shipped)
+    return recipe
 
 
 def _positive(text: str) -> int:
