@@ -2,6 +2,7 @@
 
 from keras_dml.utils.suggestions import unknown_name
 from zoo.recipe import Recipe
+from zoo.recipes.cub200 import CUB200, CUB200_IBN, CUB200_LOSSES
 from zoo.recipes.digits import DIGITS
 from zoo.recipes.digits_losses import DIGITS_LOSSES
 from zoo.recipes.digits_pddm import DIGITS_PDDM
@@ -15,6 +16,9 @@ RECIPES: dict[str, Recipe] = {
         DIGITS_LOSSES,
         DIGITS_PDDM,
         OMNIGLOT_PDDM,
+        CUB200,
+        CUB200_IBN,
+        CUB200_LOSSES,
         CUB200_PDDM,
         CUB200_CROPPED_PDDM,
         CARS196_PDDM,
@@ -22,9 +26,20 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 
+HEADLINES: dict[str, str] = {
+    "cub200_cropped": "cub200_cropped_pddm",
+    "cars196_cropped": "cars196_cropped_pddm",
+}
+"""The recipe that a benchmark's name stands for, where no recipe has that name itself."""
+
 
 def get(name: str) -> Recipe:
-    """The recipe called `name`; an unknown name suggests the nearest."""
+    """The recipe called `name`, or the headline recipe of the benchmark of that name.
+
+    Raises:
+        ValueError: For an unknown name, with the nearest one.
+    """
+    name = name if name in RECIPES else HEADLINES.get(name, name)
     if name not in RECIPES:
-        raise ValueError(unknown_name("recipe", name, RECIPES))
+        raise ValueError(unknown_name("recipe", name, [*RECIPES, *HEADLINES]))
     return RECIPES[name]
