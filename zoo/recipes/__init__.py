@@ -2,12 +2,25 @@
 
 from keras_dml.utils.suggestions import unknown_name
 from zoo.recipe import Recipe
+from zoo.recipes.cars196 import (
+    CARS196,
+    CARS196_ABLATION,
+    CARS196_IBN,
+    CARS196_LOSSES,
+    CARS196_TABLE4,
+    CARS196_TABLE4_IBN,
+)
 from zoo.recipes.cub200 import CUB200, CUB200_IBN, CUB200_LOSSES
 from zoo.recipes.digits import DIGITS
 from zoo.recipes.digits_losses import DIGITS_LOSSES
 from zoo.recipes.digits_pddm import DIGITS_PDDM
+from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
+from zoo.recipes.folder import FOLDER
+from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
+from zoo.recipes.inshop import INSHOP
 from zoo.recipes.omniglot_pddm import OMNIGLOT_PDDM
 from zoo.recipes.pddm import CARS196_CROPPED_PDDM, CARS196_PDDM, CUB200_CROPPED_PDDM, CUB200_PDDM
+from zoo.recipes.sop import SOP, SOP_IBN, SOP_LOSSES, SOP_TOP_K
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -21,12 +34,29 @@ RECIPES: dict[str, Recipe] = {
         CUB200_LOSSES,
         CUB200_PDDM,
         CUB200_CROPPED_PDDM,
+        CARS196,
+        CARS196_IBN,
+        CARS196_LOSSES,
+        CARS196_ABLATION,
+        CARS196_TABLE4,
+        CARS196_TABLE4_IBN,
         CARS196_PDDM,
         CARS196_CROPPED_PDDM,
+        SOP,
+        SOP_IBN,
+        SOP_LOSSES,
+        SOP_TOP_K,
+        INSHOP,
+        *DOMAINNET,
+        *DOMAINNET_TO_REAL,
+        IMAGENET2010_ZERO_SHOT,
+        IMAGENET10K_TRANSFER,
+        FOLDER,
     )
 }
 
 HEADLINES: dict[str, str] = {
+    "omniglot": "omniglot_pddm",
     "cub200_cropped": "cub200_cropped_pddm",
     "cars196_cropped": "cars196_cropped_pddm",
 }

@@ -21,7 +21,7 @@ from zoo.recipes.das import TABLE_1, TABLE_2, losses_arms, with_and_without
 CUB200 = dataclasses.replace(
     TABLE_1,
     name="cub200",
-    summary="CUB-200-2011: multi-similarity, ResNet-50, d=512, with and without DAS (Table 1)",
+    summary="multi-similarity, ResNet-50, d=512, with and without DAS (Table 1)",
     benchmark="cub200",
     arms=with_and_without("Table 1", (1, 2, 4, 8), (66.46, 77.28, 85.85, 91.69), (69.19, 79.25, 87.09, 92.62)),
     # The authors' settings for this row alone.
@@ -31,7 +31,7 @@ CUB200 = dataclasses.replace(
 CUB200_IBN = dataclasses.replace(
     TABLE_1,
     name="cub200_ibn",
-    summary="CUB-200-2011: multi-similarity, BN-Inception, d=512, with and without DAS (Table 1)",
+    summary="multi-similarity, BN-Inception, d=512, with and without DAS (Table 1)",
     benchmark="cub200",
     arms=with_and_without("Table 1", (1, 2, 4, 8), (65.72, 77.19, 85.74, 91.56), (67.07, 78.11, 86.43, 91.88)),
     backbone="bn_inception",
@@ -39,7 +39,7 @@ CUB200_IBN = dataclasses.replace(
 CUB200_LOSSES = dataclasses.replace(
     TABLE_2,
     name="cub200_losses",
-    summary="CUB-200-2011: seven losses, ResNet-50, d=128, with and without DAS (Table 2)",
+    summary="seven losses, ResNet-50, d=128, with and without DAS (Table 2)",
     benchmark="cub200",
     arms=losses_arms(
         {

@@ -23,7 +23,7 @@ PAPER = "DAS, ECCV 2022"
 
 TABLE_1 = Recipe(
     name="das_table_1",
-    summary="Multi-similarity loss, d=512, with and without DAS",
+    summary="multi-similarity, ResNet-50, d=512, with and without DAS",
     benchmark="cars196",
     arms={"baseline": {"das": None}, "das": {}},
     shipped="das",

@@ -1,6 +1,6 @@
 """PDDM (Huang, Loy, Tang, NIPS 2016) on CUB-200-2011 and CARS196, whole images and images cropped to the bounding box.
 
-Command: python -m zoo.reproduce cub200_pddm --data-dir PATH
+Command: python -m zoo.reproduce cub200_pddm --weights googlenet-1378be20.pth --data-dir PATH
          (also cub200_cropped_pddm, cars196_pddm, cars196_cropped_pddm)
 Needs:   the data set, see docs/data.md, and ImageNet weights of GoogLeNet
 Takes:   20,000 steps with batches of 64 for each seed and arm: meant for an accelerator. Not run by us.
@@ -24,11 +24,10 @@ SIZE, RESIZE = 227, 256
 
 CUB200_PDDM = Recipe(
     name="cub200_pddm",
-    summary="PDDM on CUB-200-2011, GoogLeNet; published 58.3, several settings unverified",
+    summary="PDDM, GoogLeNet; several settings unverified",
     benchmark="cub200",
-    published={"source": "NIPS 2016, as listings give it", "metrics": {"recall@1": 58.3}},
     arms={
-        "published": {},
+        "published": {"published": {"source": "NIPS 2016, as listings give it", "metrics": {"recall@1": 58.3}}},
         "published_triplets": {
             "loss_args": {"mining": "batch", "triplets": True},
             "published": {"source": "triplet variant, unverified", "metrics": {"recall@1": 50.9}},
@@ -37,6 +36,7 @@ CUB200_PDDM = Recipe(
     },
     shipped="published",
     backbone="googlenet",
+    weights="imagenet",  # Keras has none: says which file --weights needs
     pooling="avg",
     embedding_dim=None,  # pool5, 1024 wide; a learned layer of 128 is the other reading (unverified)
     input_size=SIZE,  # unverified
@@ -61,17 +61,17 @@ CUB200_PDDM = Recipe(
 CUB200_CROPPED_PDDM = dataclasses.replace(
     CUB200_PDDM,
     name="cub200_cropped_pddm",
-    summary="PDDM on CUB-200-2011 cropped to the bounding box, GoogLeNet; published 58.3, several settings unverified",
+    summary="PDDM on images cropped to the bounding box, GoogLeNet; several settings unverified",
     benchmark="cub200_cropped",
 )
 CARS196_PDDM = dataclasses.replace(
     CUB200_PDDM,
     name="cars196_pddm",
-    summary="PDDM on CARS196, GoogLeNet; published 57.4, several settings unverified",
+    summary="PDDM, GoogLeNet; several settings unverified",
     benchmark="cars196",
-    published={"source": "NIPS 2016, as listings give it", "metrics": {"recall@1": 57.4}},
     arms={
         **CUB200_PDDM.arms,
+        "published": {"published": {"source": "NIPS 2016, as listings give it", "metrics": {"recall@1": 57.4}}},
         "published_triplets": {
             **CUB200_PDDM.arms["published_triplets"],
             "published": {"source": "triplet variant, unverified", "metrics": {"recall@1": 46.4}},
@@ -82,6 +82,6 @@ CARS196_PDDM = dataclasses.replace(
 CARS196_CROPPED_PDDM = dataclasses.replace(
     CARS196_PDDM,
     name="cars196_cropped_pddm",
-    summary="PDDM on CARS196 cropped to the bounding box, GoogLeNet; published 57.4, several settings unverified",
+    summary="PDDM on images cropped to the bounding box, GoogLeNet; several settings unverified",
     benchmark="cars196_cropped",
 )
