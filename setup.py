@@ -22,7 +22,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["keras_dml*", "zoo*", "export*"]),
-    package_data={"export.serve": ["page/*"], "zoo": ["report/*.css", "report/*.js", "records/*"]},
+    package_data={"export.serve": ["page/*"], "zoo": ["report/*.css", "report/*.js", "records/*", "weights/*"]},
     install_requires=[
         # scann 1.4.2's ops load with TensorFlow 2.20 alone (undefined symbols on 2.19 and 2.21), so the two are
         # pinned together.

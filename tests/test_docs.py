@@ -7,6 +7,7 @@ import keras
 import pytest
 
 import keras_dml as dml
+import zoo.pretrained
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -39,6 +40,21 @@ def test_every_compile_line():
         lines += block.count(".compile(")
     assert lines == 18
     assert isinstance(scope["model"].embedding_loss, dml.losses.FunctionLoss)
+
+
+def test_pretrained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in blocks("docs/pretrained.md"):
+        exec(compile(block, "docs/pretrained.md", "exec"), scope)
+    assert scope["result"].recall[1] == pytest.approx(scope["model"].metrics["recall@1"], abs=2e-3)
+    assert len(scope["service"]) == 896
+    assert scope["learner"].history.history["loss"]
+    table = (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
+    for name in zoo.pretrained.names():
+        metrics = zoo.load(name).metrics
+        numbers = rf"\| `{name}` \|.*\| {metrics['recall@1']:.4f} \| {metrics['map@r']:.4f} \|"
+        assert re.search(numbers, table), f"docs/pretrained.md should say of {name}: {numbers}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""Encoders that ship with the package, and how one gets there."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_dml as dml
+import zoo
+from zoo import pretrained
+from zoo.saved_run import open_run
+
+FRESH_PROCESS = """
+import sys
+import zoo
+assert not {"tensorflow", "keras", "numpy"} & set(sys.modules), "import zoo should be quick"
+import numpy as np
+model = zoo.load("digits")
+print(*model.embed(np.zeros((3, 20, 16, 3), np.uint8)).shape)
+"""
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A copy of the shipped files, free to be spoilt."""
+    folder = tmp_path / "weights"
+    shutil.copytree(pretrained.WEIGHTS, folder)
+    monkeypatch.setattr(pretrained, "WEIGHTS", folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run folder, made of what is shipped."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    entry = json.loads((pretrained.WEIGHTS / "index.json").read_text())["digits"]
+    shutil.copyfile(pretrained.WEIGHTS / entry["file"], folder / "encoder.keras")
+    (folder / "run.json").write_text(json.dumps(entry["config"]))
+    (folder / "metrics.json").write_text(json.dumps({"untrained": {}, "last": {"recall@1": 0.75}, "seconds": 1.0}))
+    return folder
+
+
+def change(file, edit):
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+
+def test_loads_in_a_fresh_process():
+    done = subprocess.run([sys.executable, "-c", FRESH_PROCESS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["3", "8"]
+
+
+def test_index_and_files_agree():
+    index = json.loads((pretrained.WEIGHTS / "index.json").read_text())
+    files = {path.name for path in pretrained.WEIGHTS.iterdir()}
+    assert files == {"index.json", *(entry["file"] for entry in index.values())}
+    for entry in index.values():
+        assert (pretrained.WEIGHTS / entry["file"]).stat().st_size == entry["bytes"]
+        assert entry["config"]["recipe"]["weights"] is None
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_every_shipped_encoder_loads(name):
+    model = zoo.load(name)
+    images = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 1), np.uint8)
+    embeddings = model.embed(images)
+    assert (embeddings.shape, embeddings.dtype) == ((2, model.config["embedding_dim"]), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(embeddings, model.encoder(model.preprocessing(images)), atol=1e-5)
+
+
+def test_digits_reproduce_the_recorded_metrics():
+    model = zoo.load("digits")
+    test = dml.data.load("digits").test
+    result = dml.evaluation.evaluate_retrieval(model.embed(test.images), test.labels)
+    for k in (1, 2, 4, 8):
+        assert result.recall[k] == pytest.approx(model.metrics[f"recall@{k}"], abs=2e-3)
+    assert result.map_at_r == pytest.approx(model.metrics["map@r"], abs=1e-3)
+
+
+def test_image_files_embed_like_their_pixels(tmp_path):
+    import keras
+
+    model = zoo.load("digits")
+    images = dml.data.load("digits").test.images[:2]
+    paths = [tmp_path / f"{row}.png" for row in range(2)]
+    for path, image in zip(paths, images, strict=True):
+        keras.utils.save_img(path, image, scale=False)
+    expected = model.embed(images)
+    # One file may be given twice, and batches may be smaller than the whole.
+    embeddings = model.embed([str(paths[1]), paths[0], paths[1]], batch_size=2)
+    np.testing.assert_allclose(embeddings, expected[[1, 0, 1]], atol=1e-6)
+    assert model.embed([]).shape == model.embed(images[:0]).shape == (0, 8)
+
+
+def test_what_cannot_be_embedded_is_named(tmp_path):
+    model = zoo.load("digits")
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    for name in ("text.png", "missing.png"):
+        with pytest.raises(dml.data.DataError, match=name):
+            model.embed([tmp_path / name])
+    image = np.zeros((8, 8, 1), np.uint8)
+    for images, message in (
+        ("a.png", "one str"),
+        ([image], "Received: {'ndarray'}"),
+        (image, "shape"),
+        (image / 2, "uint8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.embed(images)
+
+
+def test_every_load_is_a_model_of_its_own():
+    first, second = zoo.load("digits"), zoo.load("digits")
+    first.encoder.set_weights([weight * 0 for weight in first.encoder.get_weights()])
+    assert any(np.any(weight) for weight in second.encoder.get_weights())
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"Unknown shipped encoder 'digts'. Did you mean 'digits'\?"):
+        zoo.load("digts")
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = zoo.laod
+
+
+def test_a_changed_or_missing_file_is_refused(weights):
+    file = weights / "digits.keras"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    expected = json.loads((weights / "index.json").read_text())["digits"]["sha256"]
+    with pytest.raises(ValueError, match=f"digits.keras.*sha256 {expected}. Found: [0-9a-f]*. Install"):
+        zoo.load("digits")
+    file.unlink()
+    with pytest.raises(ValueError, match="Found: no such file"):
+        zoo.load("digits")
+
+
+def test_ship_adds_a_run_and_replaces_it(weights, run, capsys):
+    before = json.loads((weights / "index.json").read_text())
+    for recall in (0.75, 0.5):
+        change(run / "metrics.json", lambda metrics, recall=recall: metrics["last"].update({"recall@1": recall}))
+        assert pretrained.main([str(run), "--name", "mine"]) == 0
+        assert str(weights / "mine.keras") in capsys.readouterr().out
+        model = zoo.load("mine")
+        assert model.metrics == {"recall@1": recall}
+        assert model.config == open_run(run).config
+    assert json.loads((weights / "index.json").read_text()).keys() == {*before, "mine"}
+    assert {path.name for path in weights.iterdir()} == {
+        "index.json",
+        "mine.keras",
+        *(f"{name}.keras" for name in before),
+    }
+
+
+def test_ship_takes_the_shipped_run_of_an_experiment(weights, run):
+    (run.parent / "experiment.json").write_text(json.dumps({"format": 1, "runs": ["run"], "shipped": "run"}))
+    assert pretrained.ship(run.parent, "mine") == weights / "mine.keras"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "imagenet"}, "trained from scratch.*weights='imagenet'"),
+        ({"weights": "some/file.h5"}, "trained from scratch.*weights='some/file.h5'"),
+        ({"backbone_options": {"keras_weights": "imagenet"}}, "backbone_options.keras_weights='imagenet'"),
+    ],
+)
+def test_ship_refuses_weights_of_others(weights, run, capsys, changes, message):
+    files = sorted(weights.iterdir())
+    change(run / "run.json", lambda config: config["recipe"].update(changes))
+    with pytest.raises(ValueError, match=message):
+        pretrained.ship(run, "mine")
+    assert pretrained.main([str(run), "--name", "mine"]) == 2
+    assert "error: Only encoders trained from scratch" in capsys.readouterr().err
+    assert sorted(weights.iterdir()) == files
+
+
+def test_ship_refuses_a_run_that_does_not_say_how_it_started(weights, run):
+    change(run / "run.json", lambda config: config.pop("recipe"))
+    with pytest.raises(ValueError, match="weights='unknown'"):
+        pretrained.ship(run, "mine")
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "encoder.keras"])
+def test_ship_refuses_unfinished_runs(weights, run, missing):
+    (run / missing).unlink()
+    with pytest.raises(ValueError, match="has not finished"):
+        pretrained.ship(run, "mine")
+    assert not (weights / "mine.keras").exists()
+
+
+def test_ship_refuses_what_does_not_fit(weights, run):
+    for name in ("../mine", "Mine", ""):
+        with pytest.raises(ValueError, match="small letters"):
+            pretrained.ship(run, name)
+    change(run / "run.json", lambda config: config["preprocessing"].update(size=7))
+    with pytest.raises(ValueError, match=r"does not fit run.json.*\(7, 7, 1\).*\(8, 8, 1\)"):
+        pretrained.ship(run, "mine")
+    assert not (weights / "mine.keras").exists()
+
+
+def test_the_package_takes_them_along():
+    """setup.py names the folder, or an installed package would be without."""
+    assert '"weights/*"' in (pathlib.Path(zoo.__file__).parent.parent / "setup.py").read_text(encoding="utf-8")

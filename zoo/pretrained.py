@@ -1,0 +1,223 @@
+"""Encoders that ship with the package: `zoo.load(NAME)` loads one, `python -m zoo.pretrained RUN --name NAME` adds one.
+
+Only weights trained from scratch ship. Those that began as someone else's (ImageNet's, say) carry that licence.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_dml.utils.suggestions import unknown_name
+from zoo.evaluate import load_encoder
+from zoo.files import read_json, write_json
+from zoo.saved_run import open_run
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_dml.data import ImagePreprocessing
+
+WEIGHTS = pathlib.Path(__file__).parent / "weights"
+"""The encoders, and index.json that describes them."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A trained encoder with what belongs to it.
+
+    Args:
+        name: What `zoo.load` calls it.
+        encoder: Model from `(n, size, size, channels)` float32 images in [0, 255] to `(n, d)` embeddings.
+        preprocessing: From an image of any size to an encoder input.
+        config: run.json of the training: recipe, arm, seed, data, versions.
+        metrics: What the encoder reached on the test classes of its benchmark, by metric.
+    """
+
+    name: str
+    encoder: "keras.Model"
+    preprocessing: "ImagePreprocessing"
+    config: dict[str, Any]
+    metrics: dict[str, float]
+
+    def embed(self, images: np.ndarray | Sequence[str | pathlib.Path], batch_size: int = 256) -> np.ndarray:
+        """Embeds images of any size.
+
+        Args:
+            images: `(n, height, width, 1 or 3)` uint8, or paths of image files.
+            batch_size: Images per forward pass.
+
+        Returns:
+            `(n, d)` float32.
+
+        Raises:
+            DataError: A file is no image, or missing; the text names it.
+            ValueError: The array has another shape or type.
+        """
+        import tensorflow as tf
+
+        from keras_dml.data import DataError, Split
+
+        if isinstance(images, str | bytes | pathlib.Path):
+            raise ValueError(f"`images` must be an array or a sequence of paths. Received one {type(images).__name__}")
+        ids = None
+        if not isinstance(images, np.ndarray):
+            kinds = {type(image).__name__ for image in images if not isinstance(image, str | pathlib.Path)}
+            if kinds:
+                raise ValueError(
+                    f"A sequence of `images` must hold paths (images of one size can be one array). Received: {kinds}"
+                )
+            # The same file may be given twice, and ids may not.
+            ids = [f"{row}: {path}" for row, path in enumerate(images)]
+        split = Split(images, np.zeros(len(images), np.int32), ("",), ids)
+        pieces = [np.zeros((0, self.encoder.output_shape[-1]), np.float32)]
+        try:
+            pieces += [self.encoder.predict_on_batch(batch) for batch in split.dataset(self.preprocessing, batch_size)]
+        except tf.errors.OpError as error:
+            unreadable = split.verify()
+            if not unreadable:
+                raise
+            raise DataError(f"The image {unreadable[0].id} cannot be read: {unreadable[0].reason}") from error
+        return np.concatenate(pieces)
+
+
+def names() -> list[str]:
+    """The encoders that ship."""
+    return sorted(_index())
+
+
+def load(name: str) -> Pretrained:
+    """Loads an encoder that ships with the package; every call makes a new one, free to be trained on.
+
+    Args:
+        name: One of `names()`.
+
+    Raises:
+        ValueError: There is no such encoder (the text names the nearest), or its file is not the one that was shipped.
+    """
+    from keras_dml.data import ImagePreprocessing
+
+    index = _index()
+    if name not in index:
+        raise ValueError(unknown_name("shipped encoder", name, index))
+    shipped = index[name]
+    path = WEIGHTS / shipped["file"]
+    found = _sha256(path) if path.is_file() else "no such file"
+    if found != shipped["sha256"]:
+        raise ValueError(
+            f"{path} is not the file that was shipped. Expected: sha256 {shipped['sha256']}. Found: {found}. "
+            "Install keras-dml again (pip install --force-reinstall --no-deps keras-dml)"
+        )
+    config = shipped["config"]
+    preprocessing = ImagePreprocessing.from_config(config["preprocessing"])
+    return Pretrained(name, load_encoder(path), preprocessing, config, shipped["metrics"])
+
+
+def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """Copies a finished run's encoder into the package, in place of the one of that name if there is one.
+
+    Args:
+        run: Run folder, or experiment folder for its shipped run.
+        name: What `load` shall call it.
+
+    Returns:
+        The encoder's file in `WEIGHTS`.
+
+    Raises:
+        ValueError: The name cannot be one, or the run is unfinished, not trained from scratch, or its encoder does not
+            fit its run.json.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise ValueError(f"A name has small letters, digits and underscores. Received: {name!r}")
+    saved = open_run(pathlib.Path(run))
+    encoder_file = saved.folder / "encoder.keras"
+    if not saved.metrics or not encoder_file.is_file():
+        raise ValueError(
+            f"{saved.folder} has not finished: it lacks metrics.json or encoder.keras. Finish it with zoo.reproduce"
+        )
+    _check_from_scratch(saved.config, saved.folder)
+    _check_shapes(load_encoder(encoder_file), saved.config, encoder_file)
+    # A run with held-out classes keeps the encoder of the epoch that they selected, any other that of the last epoch.
+    epoch = "last" if "last" in saved.metrics else "selected"
+    target = WEIGHTS / f"{name}.keras"
+    WEIGHTS.mkdir(exist_ok=True)
+    aside = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(encoder_file, aside)
+    os.replace(aside, target)
+    entry = {
+        "file": target.name,
+        "sha256": _sha256(target),
+        "bytes": target.stat().st_size,
+        "epoch": epoch,
+        "metrics": saved.metrics[epoch],
+        "config": saved.config,
+    }
+    write_json(WEIGHTS / "index.json", dict(sorted({**_index(), name: entry}.items())))
+    return target
+
+
+def _index() -> dict[str, dict[str, Any]]:
+    path = WEIGHTS / "index.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_from_scratch(config: dict[str, Any], folder: pathlib.Path) -> None:
+    recipe = config.get("recipe", {})
+    # Options of a backbone can name weights too, such as `keras_weights`.
+    options = {f"backbone_options.{key}": value for key, value in recipe.get("backbone_options", {}).items()}
+    started = {"weights": recipe.get("weights", "unknown"), **{k: v for k, v in options.items() if "weights" in k}}
+    for key, value in started.items():
+        if value is not None:
+            raise ValueError(
+                "Only encoders trained from scratch may ship, as other weights carry a licence of their own. "
+                f"Received: {folder}, whose recipe has {key}={value!r}"
+            )
+
+
+def _check_shapes(encoder: "keras.Model", config: dict[str, Any], file: pathlib.Path) -> None:
+    from keras_dml.data import ImagePreprocessing
+
+    expected = ImagePreprocessing.from_config(config["preprocessing"]).input_shape, config["embedding_dim"]
+    found = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
+    if found != expected:
+        raise ValueError(
+            f"{file} does not fit run.json beside it. Expected: images {expected[0]}, embeddings of {expected[1]}. "
+            f"Found: images {found[0]}, embeddings of {found[1]}"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.pretrained",
+        description="Adds the encoder of a finished run to those that ship with the package (zoo/weights), in place of "
+        "the one of that name if there is one. The run must have been trained from scratch.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder, or experiment folder for its shipped run")
+    parser.add_argument("--name", required=True, help="what zoo.load calls it")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        file = ship(options.run, options.name)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{file} ({file.stat().st_size:,} bytes)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
