@@ -1,13 +1,18 @@
 """Speed of exported indexes and of the server, against ScaNN called directly, faiss and hnswlib.
 
     pip install 'keras-dml[serve,benchmark]'
-    python benchmarks/serving.py                     both parts, about half an hour on 2 cores
-    python benchmarks/serving.py --part index        searches in this process, peers interleaved
-    python benchmarks/serving.py --part server       requests over loopback to `python -m export.serve`
+    python benchmarks/serving.py --build-only        builds every index into --cache, about 20 minutes on 2 cores
+    python benchmarks/serving.py                     measures, about 10 minutes (builds what the cache lacks)
+    python benchmarks/serving.py --part index --dims 512 --recalls 0.99       one piece of it
 
-Data: clustered unit vectors (`--clusters` centres, noise as long as `--spread` times the centres). Every peer is tuned
-to the smallest search effort that reaches the recall asked for on 1000 queries of the same distribution. Rounds go
-through all peers in turn, so that a busy machine slows all of them alike; read ratios rather than milliseconds.
+Indexes are kept in the cache, and a table is printed as soon as its piece is done: an interrupted run loses one piece.
+
+Data: clustered unit vectors, `--clusters` centres with noise `--spread` times as long around them. At 1.4 clusters
+overlap, so that recall has to be paid for; at 0.5 a single cell of a partition holds all neighbours of a query.
+
+Every method gets the least effort that reaches the recall asked for on 1000 queries; another 1000 are measured. One
+query is searched on one thread, a batch on all cores by every method (the column `cores` is CPU time by wall time while
+it ran). Rounds go through all methods in turn, so that a busy machine slows all of them alike.
 """
 
 import argparse
@@ -20,6 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 
@@ -29,45 +35,98 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 K = 10
+QUERIES = 1000
+THREADS = len(os.sched_getaffinity(0))
+KINDS = ("tree", "hashing")
 
 
 @dataclasses.dataclass
-class Peer:
-    """A way to search: `single(query (1, d))` and `batch(queries (m, d))` -> `(m, K)` row numbers."""
+class Method:
+    """A way to search.
+
+    Args:
+        name: What the table calls it.
+        single: From a query `(1, d)` to row numbers, on one thread.
+        batch: From queries `(m, d)` to row numbers `(m, K)`, on all cores.
+        build_seconds: Time to build it, on the cores there were.
+        singles: Queries of a round that are searched one by one.
+    """
 
     name: str
     single: Callable
     batch: Callable
     build_seconds: float
+    singles: int = 200
     recall: float = 0.0
+    latency: list[float] = dataclasses.field(default_factory=list)
+    rate: list[float] = dataclasses.field(default_factory=list)
+    cores: list[float] = dataclasses.field(default_factory=list)
+
+
+class Cache:
+    """Built indexes of one data set in a folder, with the seconds that building took.
+
+    Args:
+        folder: The folder, made if missing.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name, build, save, load):
+        """`(index, seconds)`: loaded, or built by `build()` and kept by `save(index, path)`."""
+        path = self.folder / name
+        record = self.folder / f"{name}.json"
+        if not record.is_file():
+            print(f"building {path}", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            index = build()
+            seconds = time.perf_counter() - start
+            save(index, path)
+            # Last: without it the index counts as not built.
+            record.write_text(json.dumps({"seconds": seconds}))
+            del index
+        return load(path), json.loads(record.read_text())["seconds"]
+
+
+class Data:
+    """The vectors and queries of one width, and the cache of indexes over them.
+
+    Args:
+        dim: Width of the vectors.
+        arguments: The command line.
+    """
+
+    def __init__(self, dim, arguments):
+        self.dim = dim
+        self.arguments = arguments
+        self.rows = clustered(arguments.size, dim, arguments.clusters, arguments.spread, 0)
+        self.tuning = clustered(QUERIES, dim, arguments.clusters, arguments.spread, 1)
+        self.queries = clustered(QUERIES, dim, arguments.clusters, arguments.spread, 2)
+        name = f"{arguments.size}x{dim}-{arguments.clusters}-{arguments.spread}"
+        self.cache = Cache(arguments.cache / name)
+
+    def exported(self, name, build):
+        """The version directory of an exported model, and the seconds that building took."""
+        folder = self.cache.folder / name
+        version, seconds = self.cache.get(
+            name, lambda: build(folder), lambda version, path: None, lambda path: path / "1"
+        )
+        return version, seconds
 
 
 def clustered(size, dim, clusters, spread, seed):
+    """`(size, dim)` float32 unit vectors around centres that depend on `dim` and `clusters` alone."""
     centres = np.random.default_rng(7).normal(size=(clusters, dim)).astype(np.float32)
     random = np.random.default_rng(seed)
     rows = centres[random.integers(0, clusters, size)]
-    rows += spread * random.normal(size=(size, dim)).astype(np.float32)
+    rows += spread * random.standard_normal(size=(size, dim), dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def timed(function):
-    start = time.perf_counter()
-    result = function()
-    return result, time.perf_counter() - start
 
 
 def recall_of(found, exact):
     return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), exact.tolist(), strict=True)]))
-
-
-def tuned(name, make, efforts, queries, exact, target, seconds):
-    """The peer with the least effort that reaches the target, or the most effort there is."""
-    for effort in efforts:
-        single, batch = make(effort)
-        recall = recall_of(batch(queries), exact)
-        if recall >= target:
-            break
-    return Peer(f"{name} {effort}", single, batch, seconds, recall)
 
 
 def table(head, rows):
@@ -78,163 +137,312 @@ def table(head, rows):
     print(flush=True)
 
 
-def exported(rows, queries, target, kind, folder, brute_force=False):
-    """The exported graph with a calibrated index, and the same index as a bare ScaNN op."""
-    import tensorflow as tf
+def spread_of(values, pattern, best):
+    return f"{best(values):{pattern}} / {np.median(values):{pattern}}"
 
+
+def exported_model(data, kind, target):
+    """The exported model with an index of this kind, calibrated to the target on the tuning queries."""
     import export
     from export import index as index_builder
 
-    settings = index_builder.choose(len(rows), rows.shape[1], kind=kind)
-    gallery = export.Gallery(rows, tuple(str(row) for row in range(len(rows))))
-    version, seconds = timed(
-        lambda: export.build_model(
-            folder, gallery, settings=settings, calibrate=True, recall=target, queries=queries, default_k=K
+    def build(folder):
+        gallery = export.Gallery(data.rows, tuple(str(row) for row in range(len(data.rows))))
+        settings = index_builder.choose(*data.rows.shape, kind=kind)
+        return export.build_model(
+            folder, gallery, settings=settings, calibrate=True, recall=target, queries=data.tuning, default_k=K
         )
-    )
-    model = export.load(version, brute_force=brute_force)
+
+    version, _ = data.exported(f"exported-{kind}-{target}", build)
+    return export.load(version)
+
+
+def exported_method(name, model, build_seconds, singles=200):
+    """The signature `search_embeddings`, called from Python."""
+    import tensorflow as tf
+
     k = tf.constant(K)
 
-    def search(batch):
-        return model.signatures["search_embeddings"](embeddings=tf.constant(batch), k=k)["indices"].numpy()
+    def search(queries):
+        return model.signatures["search_embeddings"](embeddings=tf.constant(queries), k=k)["indices"].numpy()
 
-    return Peer(f"exported graph, {kind}", search, search, seconds), model
+    return Method(name, search, search, build_seconds, singles)
 
 
-def bare_scann(rows, settings):
+def scann_method(data, settings):
     """ScaNN's own Python API with the settings that the exported index ended up with."""
     import scann
 
-    builder = scann.scann_ops_pybind.builder(rows, K, "dot_product")
-    if settings["kind"] == "tree":
-        builder = builder.tree(
-            settings["leaves"], settings["leaves_to_search"], training_sample_size=len(rows), spherical=True
-        )
-    builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"])
-    searcher, seconds = timed(builder.build)
+    def build():
+        builder = scann.scann_ops_pybind.builder(data.rows, K, "dot_product")
+        if settings["kind"] == "tree":
+            builder = builder.tree(
+                settings["leaves"], settings["leaves_to_search"], training_sample_size=len(data.rows), spherical=True
+            )
+        return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"]).build()
+
+    def save(searcher, path):
+        path.mkdir(exist_ok=True)
+        searcher.serialize(str(path), relative_path=True)
+
+    name = f"scann-{settings['kind']}-{settings['leaves']}"
+    searcher, seconds = data.cache.get(name, build, save, lambda p: scann.scann_ops_pybind.load_searcher(str(p)))
+    options = {
+        "final_num_neighbors": K,
+        "pre_reorder_num_neighbors": settings["reorder"],
+        "leaves_to_search": settings["leaves_to_search"] or -1,
+    }
 
     def single(query):
-        return searcher.search(query[0], final_num_neighbors=K)[0]
+        return searcher.search(query[0], **options)[0]
 
     def batch(queries):
-        return searcher.search_batched_parallel(queries, final_num_neighbors=K)[0].astype(np.int64)
+        return searcher.search_batched_parallel(queries, **options)[0].astype(np.int64)
 
-    return Peer(f"ScaNN directly, {settings['kind']}", single, batch, seconds)
+    return Method(f"ScaNN's Python API, the same {settings['kind']}", single, batch, seconds)
 
 
-def index_part(size, dim, arguments):
-    import faiss
-    import hnswlib
+class Peers:
+    """faiss and hnswlib over the data.
+
+    Args:
+        data: The data.
+    """
+
+    IVF_EFFORTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 192, 256)
+    GRAPH_EFFORTS = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
+
+    def __init__(self, data):
+        import faiss
+        import hnswlib
+
+        self._faiss = faiss
+        self.flat = faiss.IndexFlatIP(data.dim)
+        self.flat.add(data.rows)
+        self.ivf, self.ivf_seconds = self._faiss_index(data, "ivf1000", self._build_ivf)
+        self.hnsw, self.hnsw_seconds = self._faiss_index(data, "hnsw16", self._build_hnsw)
+
+        def build_lib():
+            index = hnswlib.Index("ip", data.dim)
+            index.init_index(len(data.rows), M=16, ef_construction=100)
+            index.add_items(data.rows)
+            return index
+
+        def load_lib(path):
+            index = hnswlib.Index("ip", data.dim)
+            index.load_index(str(path), len(data.rows))
+            return index
+
+        self.lib, self.lib_seconds = data.cache.get(
+            "hnswlib16", build_lib, lambda index, path: index.save_index(str(path)), load_lib
+        )
+
+    def _faiss_index(self, data, name, build):
+        def save(index, path):
+            self._faiss.write_index(index, str(path))
+
+        return data.cache.get(name, lambda: build(data), save, lambda path: self._faiss.read_index(str(path)))
+
+    def _build_ivf(self, data):
+        index = self._faiss.IndexIVFFlat(
+            self._faiss.IndexFlatIP(data.dim), data.dim, 1000, self._faiss.METRIC_INNER_PRODUCT
+        )
+        index.train(data.rows)
+        index.add(data.rows)
+        return index
+
+    def _build_hnsw(self, data):
+        index = self._faiss.IndexHNSWFlat(data.dim, 16, self._faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 100
+        index.add(data.rows)
+        return index
+
+    def exact(self, queries):
+        return self.flat.search(queries, K)[1]
+
+    def method(self, name, index, seconds, configure=lambda: None, singles=200):
+        """A faiss index as a method."""
+
+        def search(queries, threads):
+            configure()
+            self._faiss.omp_set_num_threads(threads)
+            return index.search(queries, K)[1]
+
+        return Method(name, lambda query: search(query, 1), lambda queries: search(queries, THREADS), seconds, singles)
+
+    def ivf_method(self, probes):
+        return self.method(
+            f"faiss IVF1000, {probes} probes", self.ivf, self.ivf_seconds, lambda: setattr(self.ivf, "nprobe", probes)
+        )
+
+    def hnsw_method(self, effort):
+        return self.method(
+            f"faiss HNSW16, ef {effort}",
+            self.hnsw,
+            self.hnsw_seconds,
+            lambda: setattr(self.hnsw.hnsw, "efSearch", effort),
+        )
+
+    def lib_method(self, effort):
+        def search(queries, threads):
+            self.lib.set_ef(effort)
+            return self.lib.knn_query(queries, K, num_threads=threads)[0].astype(np.int64)
+
+        return Method(
+            f"hnswlib M16, ef {effort}",
+            lambda query: search(query, 1),
+            lambda queries: search(queries, THREADS),
+            self.lib_seconds,
+        )
+
+
+def tuned(make, efforts, data, exact, target):
+    """The method with the least effort that reaches the target on the tuning queries, or the most effort there is."""
+    for effort in efforts:
+        method = make(effort)
+        if recall_of(method.batch(data.tuning), exact) >= target:
+            break
+    return method
+
+
+def index_part(data, arguments):
+    """Searches in this process: every method at every recall."""
+    import export
+
+    peers = Peers(data)
+    exact = peers.exact(data.queries)
+    exact_tuning = peers.exact(data.tuning)
+    for target in arguments.recalls:
+        models = {kind: exported_model(data, kind, target) for kind in KINDS}
+        methods = []
+        for kind, model in models.items():
+            index = model.manifest["index"]
+            effort = f", {index['leaves_to_search']} of {index['leaves']} leaves" if kind == "tree" else ""
+            name = f"exported graph, {kind}{effort}"
+            methods += [exported_method(name, model, index["build_seconds"]), scann_method(data, index)]
+        methods += [
+            tuned(peers.ivf_method, peers.IVF_EFFORTS, data, exact_tuning, target),
+            tuned(peers.hnsw_method, peers.GRAPH_EFFORTS, data, exact_tuning, target),
+            tuned(peers.lib_method, peers.GRAPH_EFFORTS, data, exact_tuning, target),
+        ]
+        if target == max(arguments.recalls):
+            twin = export.load(models["hashing"].folder, brute_force=True)
+            methods += [
+                exported_method("exported graph, exact twin", twin, 0.0, 50),
+                peers.method("faiss exact", peers.flat, 0.0, singles=50),
+            ]
+        if arguments.build_only:
+            continue
+        measure(methods, data.queries, exact, arguments.rounds)
+        print(f"\n## {len(data.rows):,} x {data.dim}, recall@{K} of at least {target}, {THREADS} cores\n")
+        table(
+            ["method", f"recall@{K}", "one query, ms", f"{QUERIES} queries, 1/s", "cores", "built, s"],
+            [
+                [
+                    method.name,
+                    f"{method.recall:.4f}",
+                    spread_of(method.latency, ".3f", min),
+                    spread_of(method.rate, ",.0f", max),
+                    f"{np.median(method.cores):.1f}",
+                    f"{method.build_seconds:.0f}",
+                ]
+                for method in methods
+            ],
+        )
+        calls = {}
+        for kind, model in models.items():
+            calls |= ways_to_call(kind, model, scann_method(data, model.manifest["index"]), data.queries)
+        one_query(calls, data.queries, arguments)
+
+
+def measure(methods, queries, exact, rounds):
+    """Rounds through all methods: p50 of single queries, rate of a batch and the cores it kept busy."""
+    for method in methods:
+        method.recall = recall_of(method.batch(queries), exact)
+    for _ in range(rounds):
+        for method in methods:
+            times = []
+            for query in queries[: method.singles]:
+                start = time.perf_counter()
+                method.single(query[None])
+                times.append(time.perf_counter() - start)
+            method.latency.append(float(np.percentile(times, 50)) * 1000)
+            start, start_cpu = time.perf_counter(), time.process_time()
+            method.batch(queries)
+            seconds = time.perf_counter() - start
+            method.rate.append(len(queries) / seconds)
+            method.cores.append((time.process_time() - start_cpu) / seconds)
+
+
+def ways_to_call(kind, model, direct, queries):
+    """`{name: function of a number of queries}`: each searches them one after the other."""
     import tensorflow as tf
 
-    rows = clustered(size, dim, arguments.clusters, arguments.spread, 0)
-    queries = clustered(1000, dim, arguments.clusters, arguments.spread, 1)
-    flat = faiss.IndexFlatIP(dim)
-    flat.add(rows)
-    exact = flat.search(queries, K)[1]
+    from export import scann_ops
+    from export.graph.scann_resource import searcher_handle
 
-    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, 1000, faiss.METRIC_INNER_PRODUCT)
-    _, ivf_seconds = timed(lambda: (ivf.train(rows), ivf.add(rows)))
-    hnsw = faiss.IndexHNSWFlat(dim, 16, faiss.METRIC_INNER_PRODUCT)
-    hnsw.hnsw.efConstruction = 100
-    _, hnsw_seconds = timed(lambda: hnsw.add(rows))
-    lib = hnswlib.Index("ip", dim)
-    lib.init_index(size, M=16, ef_construction=100)
-    _, lib_seconds = timed(lambda: lib.add_items(rows))
+    ops = scann_ops.register()
+    index = model.manifest["index"]
+    k = tf.constant(K)
+    function = model.signatures["search_embeddings"]
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for library in definition.library.function for node in library.node_def)]
+    (shared_name,) = {node.attr["shared_name"].s.decode() for node in nodes if node.op == "Scann>TensorsToScann"}
 
-    def faiss_pair(index, configure=lambda: None):
-        def single(query):
-            configure()
-            faiss.omp_set_num_threads(1)
-            return index.search(query, K)[1]
+    def bare(query):
+        found = ops.scann_search_batched(
+            searcher_handle(ops, shared_name),
+            query,
+            K,
+            index["reorder"],
+            -1 if index["leaves"] is None else index["leaves_to_search"],
+            False,
+        )
+        return {"indices": found[0], "scores": found[1]}
 
-        def batch(many):
-            configure()
-            faiss.omp_set_num_threads(os.cpu_count())
-            return index.search(many, K)[1]
+    def in_graph(search):
+        """A graph that searches `count` queries, the next when the one before is done."""
+        constant = tf.constant(queries)
 
-        return single, batch
+        def loop(count):
+            def step(row, total):
+                found = search(tf.ensure_shape(constant[row : row + 1], (1, queries.shape[1])))
+                with tf.control_dependencies(list(found.values())):
+                    return row + 1, total + tf.reduce_sum(found["scores"])
 
-    def ivf_pair(probes):
-        return faiss_pair(ivf, lambda: setattr(ivf, "nprobe", probes))
+            return tf.while_loop(lambda row, total: row < count, step, (0, 0.0), parallel_iterations=1)[1]
 
-    def hnsw_pair(effort):
-        return faiss_pair(hnsw, lambda: setattr(hnsw.hnsw, "efSearch", effort))
+        compiled = tf.function(loop, input_signature=(tf.TensorSpec((), tf.int32),), autograph=False)
+        compiled = compiled.get_concrete_function()
+        return lambda count: compiled(tf.constant(count)).numpy()
 
-    def lib_pair(effort):
-        def single(query):
-            lib.set_ef(effort)
-            return lib.knn_query(query, K, num_threads=1)[0]
+    def one_by_one(search):
+        return lambda count: [search(query[None]) for query in queries[:count]]
 
-        def batch(many):
-            lib.set_ef(effort)
-            return lib.knn_query(many, K)[0].astype(np.int64)
-
-        return single, batch
-
-    for target in arguments.recalls:
-        with tempfile.TemporaryDirectory() as folder:
-            peers = []
-            for kind in ("hashing", "tree"):
-                peer, model = exported(rows, queries, target, kind, pathlib.Path(folder) / kind)
-                peers += [peer, bare_scann(rows, model.manifest["index"])]
-                if kind == "tree":
-                    index = model.manifest["index"]
-                    peer.name += f" {index['leaves_to_search']} of {index['leaves']}"
-            import export
-
-            twin = export.load(pathlib.Path(folder) / "tree", brute_force=True)
-
-            def exact_graph(batch, twin=twin):
-                return twin.signatures["search_embeddings"](embeddings=tf.constant(batch), k=tf.constant(K))[
-                    "indices"
-                ].numpy()
-
-            peers.append(Peer("exported graph, exact twin", exact_graph, exact_graph, 0.0))
-            peers.append(Peer("faiss exact", *faiss_pair(flat), 0.0))
-            efforts = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-            probes = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-            peers.append(tuned("faiss IVF1000, probes", ivf_pair, probes, queries, exact, target, ivf_seconds))
-            peers.append(tuned("faiss HNSW16, ef", hnsw_pair, efforts, queries, exact, target, hnsw_seconds))
-            peers.append(tuned("hnswlib M16, ef", lib_pair, efforts, queries, exact, target, lib_seconds))
-            measure(peers, queries, exact, arguments)
-            print(f"\n## {size:,} x {dim}, recall@{K} of at least {target}\n")
-            table(
-                [
-                    "index",
-                    f"recall@{K}",
-                    "one query, ms: p50 min / median",
-                    "1000 queries, q/s: max / median",
-                    "built, s",
-                ],
-                [
-                    [
-                        peer.name,
-                        f"{peer.recall:.3f}",
-                        f"{min(peer.latency):.3f} / {np.median(peer.latency):.3f}",
-                        f"{max(peer.rate):,.0f} / {np.median(peer.rate):,.0f}",
-                        f"{peer.build_seconds:.0f}",
-                    ]
-                    for peer in peers
-                ],
-            )
+    return {
+        f"{kind}: ScaNN's Python API": one_by_one(direct.single),
+        f"{kind}: ScaNN's op in a graph": in_graph(bare),
+        f"{kind}: exported graph in a graph": in_graph(lambda query: function(embeddings=query, k=k)),
+        f"{kind}: ScaNN's op from Python": one_by_one(lambda query: bare(tf.constant(query))["indices"].numpy()),
+        f"{kind}: exported graph, signature from Python": one_by_one(
+            lambda query: function(embeddings=tf.constant(query), k=k)["indices"].numpy()
+        ),
+        f"{kind}: exported graph, `search_embeddings`": one_by_one(lambda query: model.search_embeddings(query, K)),
+    }
 
 
-def measure(peers, queries, exact, arguments):
-    """Rounds through all peers: p50 of single queries, and the rate of a batch."""
-    for peer in peers:
-        peer.recall = recall_of(peer.batch(queries), exact)
-        peer.latency, peer.rate = [], []
+def one_query(calls, queries, arguments, count=200):
+    """What one query costs when called in different ways: mean of `count` in a row."""
+    times = {name: [] for name in calls}
+    for function in calls.values():
+        function(count)
     for _ in range(arguments.rounds):
-        for peer in peers:
-            times = []
-            for query in queries[: arguments.singles]:
-                start = time.perf_counter()
-                peer.single(query[None])
-                times.append(time.perf_counter() - start)
-            peer.latency.append(float(np.percentile(times, 50)) * 1000)
-            _, seconds = timed(lambda peer=peer: peer.batch(queries))
-            peer.rate.append(len(queries) / seconds)
+        for name, function in calls.items():
+            start = time.perf_counter()
+            function(count)
+            times[name].append((time.perf_counter() - start) / count * 1000)
+    print("One query after the other, ms each:\n")
+    table(["way to call", "min / median"], [[name, spread_of(values, ".3f", min)] for name, values in times.items()])
 
 
 async def http_client(port, path, bodies, deadline, times):
@@ -258,6 +466,7 @@ async def http_client(port, path, bodies, deadline, times):
 
 
 async def grpc_client(stub, requests, deadline, times):
+    """Calls on a shared channel, one after the other."""
     number = 0
     while time.perf_counter() < deadline:
         start = time.perf_counter()
@@ -276,18 +485,7 @@ async def load(target, clients, seconds):
 
 def start_server(folder):
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "export.serve",
-            str(folder),
-            "--rest-port",
-            "0",
-            "--grpc-port",
-            "0",
-            "--log-level",
-            "info",
-        ],
+        [sys.executable, "-m", "export.serve", str(folder), "--rest-port", "0", "--grpc-port", "0"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -299,132 +497,133 @@ def start_server(folder):
     else:
         raise RuntimeError("The server did not start")
     # A full pipe would stop the server.
-    import threading
-
     threading.Thread(target=lambda: [None for _ in process.stderr], daemon=True).start()
     return process, ports["rest_port"], ports["grpc_port"]
 
 
-def server_part(size, dim, arguments):
-    import grpc
+def served_model(data):
+    """A model with an untrained MobileNetV2 and the index that is chosen by itself."""
     import keras
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     import export
     from keras_dml.data import ImagePreprocessing
 
-    rows = clustered(size, dim, arguments.clusters, arguments.spread, 0)
-    queries = clustered(200, dim, arguments.clusters, arguments.spread, 1)
-    backbone = keras.applications.MobileNetV2((224, 224, 3), include_top=False, weights=None, pooling="avg")
-    encoder = keras.Sequential(
-        [keras.Input((224, 224, 3)), keras.layers.Rescaling(1 / 127.5, -1), backbone, keras.layers.Dense(dim)]
-    )
+    def build(folder):
+        shape = (224, 224, 3)
+        backbone = keras.applications.MobileNetV2(shape, include_top=False, weights=None, pooling="avg")
+        encoder = keras.Sequential(
+            [keras.Input(shape), keras.layers.Rescaling(1 / 127.5, -1), backbone, keras.layers.Dense(data.dim)]
+        )
+        gallery = export.Gallery(data.rows, tuple(f"item {row}" for row in range(len(data.rows))))
+        return export.build_model(folder, gallery, encoder, ImagePreprocessing(224), queries=data.tuning, recall=0.95)
+
+    return export.load(data.exported("served", build)[0])
+
+
+def server_part(data, arguments):
+    """Requests over loopback to `python -m export.serve` in a process of its own, the clients in this one."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    model = served_model(data)
+    if arguments.build_only:
+        return
+    queries = data.queries[:200]
     noise = np.random.default_rng(0).integers(0, 256, (20, 24, 32, 3), dtype=np.uint8)
     photos = [
         tf.io.encode_jpeg(tf.cast(tf.image.resize(image, (360, 480), "bicubic", antialias=True), tf.uint8)).numpy()
         for image in noise
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        gallery = export.Gallery(rows, tuple(f"item {row}" for row in range(size)))
-        version = export.build_model(
-            pathlib.Path(folder) / "bench", gallery, encoder, ImagePreprocessing(224), queries=queries, recall=0.95
-        )
-        model = export.load(version)
-        function, k = model.signatures["search_embeddings"], tf.constant(K)
-        embed = model.signatures["search_bytes"]
-        process, rest_port, grpc_port = start_server(pathlib.Path(folder) / "bench")
-        try:
-            bodies = [
-                json.dumps(
-                    {"signature_name": "search_embeddings", "inputs": {"embeddings": [query.tolist()], "k": K}}
-                ).encode()
-                for query in queries
-            ]
-            requests = []
-            for query in queries:
-                request = predict_pb2.PredictRequest()
-                request.model_spec.name = "bench"
-                request.model_spec.signature_name = "search_embeddings"
-                request.inputs["embeddings"].CopyFrom(tf.make_tensor_proto(query[None]))
-                request.inputs["k"].CopyFrom(tf.make_tensor_proto(np.int32(K)))
-                requests.append(request)
+    bodies = [
+        json.dumps({"signature_name": "search_embeddings", "inputs": {"embeddings": [row.tolist()], "k": K}}).encode()
+        for row in queries
+    ]
+    requests = []
+    for query in queries:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = model.name
+        request.model_spec.signature_name = "search_embeddings"
+        request.inputs["embeddings"].CopyFrom(tf.make_tensor_proto(query[None]))
+        request.inputs["k"].CopyFrom(tf.make_tensor_proto(np.int32(K)))
+        requests.append(request)
+    process, rest_port, grpc_port = start_server(model.folder.parent)
 
-            async def run():
-                path = "/v1/models/bench:predict"
-                channel = grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}")
-                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                targets = {
-                    "HTTP, embedding": lambda end, times: http_client(rest_port, path, bodies, end, times),
-                    "gRPC, embedding": lambda end, times: grpc_client(stub, requests, end, times),
-                    "HTTP, JPEG 480 x 360": lambda end, times: http_client(
-                        rest_port, "/search?k=10", photos, end, times
-                    ),
-                }
-                results = {(name, clients): [] for clients in arguments.clients for name in targets}
-                inside = {"embedding": [], "JPEG": []}
-                for target in targets.values():
-                    await load(target, 2, 1.0)
-                for _ in range(arguments.rounds):
-                    for clients in arguments.clients:
-                        # The bare call, measured beside every round of requests.
-                        for kind, calls in (("embedding", 200), ("JPEG", 10)):
-                            times = []
-                            for number in range(calls):
-                                start = time.perf_counter()
-                                if kind == "embedding":
-                                    row = number % len(queries)
-                                    function(embeddings=tf.constant(queries[row : row + 1]), k=k)["scores"].numpy()
-                                else:
-                                    embed(image_bytes=tf.constant([photos[number % 20]]), k=k)["scores"].numpy()
-                                times.append((time.perf_counter() - start) * 1000)
-                            inside[kind].append(np.percentile(times, 50))
-                        for name, target in targets.items():
-                            results[name, clients].append(await load(target, clients, arguments.seconds))
-                await channel.close()
-                return inside, results
+    def in_process(kind):
+        """Milliseconds of calls without a server."""
+        times = []
+        for number in range(200 if kind == "embedding" else 20):
+            start = time.perf_counter()
+            if kind == "embedding":
+                model.search_embeddings(queries[number % len(queries)], K)
+            else:
+                model.search(photos[number % len(photos)], K)
+            times.append(time.perf_counter() - start)
+        return np.array(times) * 1000
 
-            inside, results = asyncio.run(run())
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-    print(f"\n## Server, {size:,} x {dim}, {model.manifest['index']['kind']} index, MobileNetV2 encoder\n")
-    bare = [f"{kind} {min(times):.2f} / {np.median(times):.2f} ms" for kind, times in inside.items()]
-    print(f"The same calls in process, one at a time, p50 min / median: {', '.join(bare)}\n")
+    async def run():
+        path = f"/v1/models/{model.name}:predict"
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            targets = {
+                "HTTP, embedding": lambda end, times: http_client(rest_port, path, bodies, end, times),
+                "gRPC, embedding": lambda end, times: grpc_client(stub, requests, end, times),
+                "HTTP, JPEG 480 x 360": lambda end, times: http_client(rest_port, "/search?k=10", photos, end, times),
+            }
+            results = {(name, clients): [] for name in targets for clients in arguments.clients}
+            inside = {"embedding": [], "JPEG": []}
+            for target in targets.values():
+                await load(target, 2, 1.0)
+            for _ in range(arguments.rounds):
+                for kind, times in inside.items():
+                    times.append(in_process(kind))
+                for name, clients in results:
+                    results[name, clients].append(await load(targets[name], clients, arguments.seconds))
+            return inside, results
+
+    try:
+        inside, results = asyncio.run(run())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    kind = model.manifest["index"]["kind"]
+    print(f"\n## Server, {len(data.rows):,} x {data.dim}, {kind} index, MobileNetV2 encoder, {THREADS} cores\n")
     lines = []
+    for kind, rounds in inside.items():
+        p50, p99 = ([float(np.percentile(times, share)) for times in rounds] for share in (50, 99))
+        lines.append([f"in process, {kind}", "", "", spread_of(p50, ".2f", min), spread_of(p99, ".2f", min)])
     for (name, clients), rounds in results.items():
-        rate = [entry[0] for entry in rounds]
-        p50, p99 = ([float(np.percentile(entry[1], share)) for entry in rounds] for share in (50, 99))
-        lines.append(
-            [
-                name,
-                clients,
-                f"{max(rate):,.0f} / {np.median(rate):,.0f}",
-                f"{min(p50):.2f} / {np.median(p50):.2f}",
-                f"{min(p99):.2f} / {np.median(p99):.2f}",
-            ]
-        )
+        p50, p99 = ([float(np.percentile(times, share)) for _, times in rounds] for share in (50, 99))
+        rate = spread_of([rate for rate, _ in rounds], ",.0f", max)
+        lines.append([name, clients, rate, spread_of(p50, ".2f", min), spread_of(p99, ".2f", min)])
     table(["request", "clients", "requests/s: max / median", "p50 ms: min / median", "p99 ms: min / median"], lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("index", "server", "both"), default="both", help="what is measured")
+    parser.add_argument("--build-only", action="store_true", help="fill the cache, measure nothing")
+    parser.add_argument(
+        "--cache",
+        type=pathlib.Path,
+        default=pathlib.Path(tempfile.gettempdir()) / "keras-dml-serving",
+        help="folder for built indexes (default %(default)s)",
+    )
     parser.add_argument("--size", type=int, default=100_000, help="gallery items (default 100000)")
     parser.add_argument("--dims", type=int, nargs="+", default=[128, 512], help="embedding widths (default 128 512)")
     parser.add_argument("--recalls", type=float, nargs="+", default=[0.95, 0.99], help="recalls (default .95 .99)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="clients at once (default 1 8 64)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds through all peers (default 5)")
-    parser.add_argument("--singles", type=int, default=300, help="single queries per round (default 300)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of load per round (default 4)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds through everything (default 5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of load per round (default 2)")
     parser.add_argument("--clusters", type=int, default=1000, help="centres of the synthetic data (default 1000)")
-    parser.add_argument("--spread", type=float, default=0.5, help="noise beside centres of length 1 (default 0.5)")
+    parser.add_argument("--spread", type=float, default=1.4, help="noise beside centres of length 1 (default 1.4)")
     arguments = parser.parse_args()
     for dim in arguments.dims:
+        data = Data(dim, arguments)
         if arguments.part != "server":
-            index_part(arguments.size, dim, arguments)
+            index_part(data, arguments)
         if arguments.part != "index":
-            server_part(arguments.size, dim, arguments)
+            server_part(data, arguments)
 
 
 if __name__ == "__main__":

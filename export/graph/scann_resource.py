@@ -70,22 +70,14 @@ class ScannResource(tf.saved_model.experimental.TrackableResource):
             if self._dtypes[name] != tf.string:
                 raw = tf.io.decode_raw(raw, self._dtypes[name])
             tensors[name] = tf.reshape(raw, self._shapes[name])
-        self._searcher(tensors)
+        _make_searcher(self._scann_ops, self._shared_name, tensors)
 
     def _destroy_resource(self) -> None:
         tf.raw_ops.DestroyResourceOp(resource=self.handle(), ignore_lookup_error=True)
 
     def handle(self) -> tf.Tensor:
         """Handle of the searcher that `_initialize` made, a scalar resource."""
-        # The op ignores its inputs when a searcher of this name exists.
-        return self._searcher({name: tf.zeros((0,) * rank, dtype) for name, (rank, dtype) in _EMPTY.items()})
-
-    def _searcher(self, tensors: dict[str, tf.Tensor]) -> tf.Tensor:
-        return self._scann_ops.tensors_to_scann(
-            x=tensors["dataset"],
-            shared_name=self._shared_name,
-            **{name: tensors[name] for name in TENSORS if name != "dataset"},
-        )
+        return searcher_handle(self._scann_ops, self._shared_name)
 
 
 _EMPTY = {
@@ -99,3 +91,20 @@ _EMPTY = {
     "dp_norms": (1, tf.float32),
     "dataset": (2, tf.float32),
 }
+
+
+def searcher_handle(scann_ops: Any, shared_name: str) -> tf.Tensor:
+    """Handle of the searcher that exists under `shared_name`, a scalar resource.
+
+    Args:
+        scann_ops: The module returned by `export.scann_ops.register`.
+        shared_name: Name of the searcher.
+    """
+    # The op ignores its inputs when a searcher of this name exists.
+    empty = {name: tf.zeros((0,) * rank, dtype) for name, (rank, dtype) in _EMPTY.items()}
+    return _make_searcher(scann_ops, shared_name, empty)
+
+
+def _make_searcher(scann_ops: Any, shared_name: str, tensors: dict[str, tf.Tensor]) -> tf.Tensor:
+    columns = {name: tensors[name] for name in TENSORS if name != "dataset"}
+    return scann_ops.tensors_to_scann(x=tensors["dataset"], shared_name=shared_name, **columns)
