@@ -7,11 +7,12 @@ import numpy as np
 
 from keras_dml.data import Benchmark
 from keras_dml.evaluation import class_folds, evaluate_folds
-from zoo.experiment import Experiment, Metrics, markdown_table
+from zoo.experiment import Experiment
 from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
-from zoo.training import finished, summary, train
+from zoo.tables import metrics_table
+from zoo.training import SELECTION, finished, summary, train
 
 
 def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, folds: int) -> str:
@@ -49,7 +50,7 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
             progress.update(name, epoch, epochs, logs)
 
         train(recipe, arm, seed, benchmark, path, report, part)
-    table: dict[str, Metrics] = {}
+    table: dict[str, dict[str, list[float]]] = {}
     details: list[dict[str, Any]] = []
     for arm, seed in experiment.runs:
         paths = [path for run_arm, run_seed, _, path in runs if (run_arm, run_seed) == (arm, seed)]
@@ -68,10 +69,10 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
         ):
             for name, value in values.items():
                 table.setdefault(row, {}).setdefault(name, []).append(value)
-        epochs_chosen = [1 + int(np.argmax(read_json(path / "history.json")["val_map@r"])) for path in paths]
+        epochs_chosen = [1 + int(np.argmax(read_json(path / "history.json")[SELECTION])) for path in paths]
         details.append({"arm": arm, "seed": seed, "evaluation_chosen": epochs_chosen, **result.to_dict()})
     write_json(folder / "cross_validation.json", {"folds": folds, "runs": details})
-    text = markdown_table(table)
+    text = metrics_table(table)
     (folder / "cross_validation.md").write_text(text + "\n", encoding="utf-8")
     return text
 

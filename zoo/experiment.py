@@ -1,24 +1,35 @@
 """All arms and seeds of a recipe, in one folder with tables and pictures."""
 
+import os
 import pathlib
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_dml.data import Benchmark
 from zoo import figures
-from zoo.files import read_json, write_json
+from zoo.files import as_json, read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
-from zoo.training import finished, preprocessing, train
+from zoo.record import make_record, protocol_table
+from zoo.tables import metrics_table
+from zoo.training import SELECTION, evaluated_epochs, finished, preprocessing, train, validate
+
+if TYPE_CHECKING:
+    from keras_dml.evaluation import ClassFold
 
 EXPERIMENT_FORMAT = 1
-Metrics = dict[str, list[float]]
-"""Values over seeds, by metric."""
+SELECTION_FOLDS = 5
+"""One part in so many of the training classes is held out to choose an epoch, but at least two classes."""
 
 
 class Experiment:
     """The folder of an experiment.
+
+    Every arm is trained with every seed on all training classes. Beside that, each arm is trained once, with the first
+    seed, without a fifth of the training classes: the epoch at which it retrieves these best (by MAP@R) is reported as
+    the arm's selected epoch. So an epoch can be chosen without a look at the test classes, while training has all
+    classes. The price is one run more for each arm; `select_epoch` of the recipe turns it off.
 
     Args:
         recipe: What is run.
@@ -38,6 +49,17 @@ class Experiment:
         """Folder of one run."""
         return self.folder / arm / f"seed-{seed}"
 
+    def selection_folder(self, arm: str) -> pathlib.Path:
+        """Folder of the run that chooses the arm's epoch."""
+        return self.folder / arm / "selection"
+
+    def selected_epoch(self, arm: str) -> int | None:
+        """The epoch, from 1, that the arm's selection run chose; None where there is no such run."""
+        if not finished(self.selection_folder(arm)):
+            return None
+        history = read_json(self.selection_folder(arm) / "history.json")
+        return evaluated_epochs(self.recipe.arm(arm))[int(np.argmax(history[SELECTION]))]
+
     @property
     def shipped(self) -> pathlib.Path:
         """Folder of the run that is exported: chosen by name beforehand, never by its test result."""
@@ -52,8 +74,10 @@ class Experiment:
         """Claims the folder for this recipe.
 
         Raises:
-            ValueError: If it holds an experiment with other settings.
+            ValueError: If it holds an experiment with other settings, or the recipe has settings that do not exist.
+            FileNotFoundError: If the recipe's weights file is missing.
         """
+        validate(self.recipe)
         path = self.folder / "experiment.json"
         config = {
             "format": EXPERIMENT_FORMAT,
@@ -64,9 +88,7 @@ class Experiment:
         }
         if path.exists():
             before = read_json(path)
-            write_json(path.with_name("experiment-new.json"), config)
-            after = read_json(path.with_name("experiment-new.json"))
-            path.with_name("experiment-new.json").unlink()
+            after = as_json(config)
             if before["recipe"] != after["recipe"]:
                 names = [name for name in after["recipe"] if before["recipe"].get(name) != after["recipe"][name]]
                 raise ValueError(
@@ -78,21 +100,34 @@ class Experiment:
 
     def train(self, benchmark: Benchmark, tensorboard: bool = False) -> None:
         """Trains every run that is not finished, with progress on the terminal."""
-        missing = [run for run in self.runs if not finished(self.run_folder(*run))]
-        total = sum(self.recipe.arm(arm).epochs for arm, _ in missing)
-        progress = Progress(total)
-        for arm, seed in missing:
+        runs = [(arm, seed, self.run_folder(arm, seed), None) for arm, seed in self.runs]
+        fold = self._selection_fold(benchmark)
+        if fold is not None:
+            runs += [(arm, self.recipe.seeds[0], self.selection_folder(arm), fold) for arm in self.recipe.arms]
+        missing = [run for run in runs if not finished(run[2])]
+        progress = Progress(sum(self.recipe.arm(arm).epochs for arm, *_ in missing))
+        for arm, seed, folder, held_out in missing:
             epochs = self.recipe.arm(arm).epochs
-            name = f"{arm}, seed {seed}"
+            name = f"{arm}, seed {seed}" if held_out is None else f"{arm}, selection"
 
             def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
                 progress.update(name, epoch, epochs, logs)
 
-            train(self.recipe, arm, seed, benchmark, self.run_folder(arm, seed), report, tensorboard=tensorboard)
+            train(self.recipe, arm, seed, benchmark, folder, report, held_out, tensorboard)
 
-    def metrics(self) -> dict[str, Metrics]:
+    def _selection_fold(self, benchmark: Benchmark) -> "ClassFold | None":
+        from keras_dml.evaluation import class_folds
+
+        classes = benchmark.train.num_classes
+        # Two classes to train on and two to choose with are the least that mean something.
+        if not self.recipe.select_epoch or classes < 4:
+            return None
+        *_, last = class_folds(benchmark.train.labels, min(SELECTION_FOLDS, classes // 2))
+        return last
+
+    def metrics(self) -> dict[str, dict[str, list[float]]]:
         """Test metrics at the last epoch by arm, and those of the untrained networks as "untrained"."""
-        table: dict[str, Metrics] = {"untrained": {}}
+        table: dict[str, dict[str, list[float]]] = {"untrained": {}}
         for arm, seed in self.runs:
             values = read_json(self.run_folder(arm, seed) / "metrics.json")
             for name, value in values["last"].items():
@@ -102,12 +137,18 @@ class Experiment:
                     table["untrained"].setdefault(name, []).append(value)
         return table
 
-    def summarise(self, benchmark: Benchmark) -> str:
-        """Writes tables and pictures, and returns the table in Markdown."""
+    def summarise(self, benchmark: Benchmark) -> tuple[str, str]:
+        """Writes the record, tables and pictures.
+
+        Returns:
+            In Markdown, the table of all metrics at the last epoch, and that of the ways to choose the epoch.
+        """
         metrics = self.metrics()
-        table = markdown_table(metrics)
+        record = make_record(self, benchmark)
+        tables = (metrics_table(metrics), protocol_table(record))
+        write_json(self.folder / "record.json", record)
         write_json(self.folder / "metrics.json", {"seeds": list(self.recipe.seeds), "arms": metrics})
-        (self.folder / "table.md").write_text(table + "\n", encoding="utf-8")
+        (self.folder / "table.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
         histories = {
             arm: [read_json(self.run_folder(arm, seed) / "history.json") for seed in self.recipe.seeds]
             for arm in self.recipe.arms
@@ -115,12 +156,11 @@ class Experiment:
         untrained = {name: float(np.mean(values)) for name, values in metrics["untrained"].items()}
         seeds = len(self.recipe.seeds)
         title = f"{self.recipe.name}: mean and range of {seeds} seed{'s' if seeds > 1 else ''}"
-        epochs = [e + 1 for e in range(self.recipe.epochs) if not e % self.recipe.evaluate_every]
-        epochs += [] if self.recipe.epochs in epochs else [self.recipe.epochs]
+        epochs = evaluated_epochs(self.recipe)
         figures.learning_curves(self.folder / "learning_curve.png", histories, epochs, untrained, title)
         if benchmark.gallery is None:
             self._draw_neighbours(benchmark)
-        return table
+        return tables
 
     @property
     def model_dir(self) -> pathlib.Path:
@@ -136,9 +176,11 @@ class Experiment:
         import keras
 
         import export
+        from export.versions import versions
 
         gallery = benchmark.test if benchmark.gallery is None else benchmark.gallery
-        if not self.model_dir.exists():
+        # An export that was interrupted leaves the directory without a version in it.
+        if not versions(self.model_dir):
             export.build_model(
                 self.model_dir,
                 gallery,
@@ -148,7 +190,9 @@ class Experiment:
             )
         query = self.folder / "query.png"
         if not query.exists():
-            keras.utils.save_img(query, benchmark.test.image(0), scale=False)
+            aside = query.with_name(f"partial-{query.name}")
+            keras.utils.save_img(aside, benchmark.test.image(0), scale=False)
+            os.replace(aside, query)
         return query
 
     def _draw_neighbours(self, benchmark: Benchmark, wrong: int = 4, right: int = 4, k: int = 10) -> None:
@@ -168,22 +212,3 @@ class Experiment:
             neighbours[queries],
             f"{self.shipped.parent.name}: queries of unseen classes. Above, the nearest is right; below, wrong",
         )
-
-
-def markdown_table(metrics: Mapping[str, Metrics]) -> str:
-    """Arms as rows, metrics as columns; mean and sample standard deviation over seeds."""
-    names = list(next(iter(metrics.values())))
-    titles = [name.replace("recall", "Recall").replace("map@r", "MAP@R").replace("nmi", "NMI") for name in names]
-    rows = [["", *titles], ["---", *("---:" for _ in names)]]
-    for arm, values in metrics.items():
-        rows.append([arm, *(_mean_and_spread(values[name]) for name in names)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    )
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}"
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"

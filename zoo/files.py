@@ -5,6 +5,9 @@ import os
 import pathlib
 from typing import Any
 
+RECORDS = pathlib.Path(__file__).parent / "records"
+"""The records of the experiments that we ran, `NAME.json`."""
+
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as JSON, aside first and then in one rename."""
@@ -12,6 +15,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(json.dumps(value, indent=1, default=_plain) + "\n", encoding="utf-8")
     os.replace(aside, path)
+
+
+def as_json(value: Any) -> Any:
+    """`value` as it would be read back from a JSON file: tuples become lists."""
+    return json.loads(json.dumps(value, default=_plain))
 
 
 def read_json(path: pathlib.Path) -> Any:

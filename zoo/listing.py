@@ -4,11 +4,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from zoo import recipes
 from zoo.files import read_json
 from zoo.recipe import Recipe
+from zoo.tables import mean_and_spread
 
 RECORD_FORMAT = 1
 HEAD = """\
@@ -72,18 +71,12 @@ def _row(recipe: Recipe, arm: str, record: Mapping[str, Any] | None) -> tuple[st
     published = recipe.published.get("metrics", {})
     metric = "recall@1" if "recall@1" in published or not published else next(iter(published))
     measured = {} if record is None else record["arms"].get(arm, {})
+    ways = [measured.get(way, {}) for way in MEASURED]
     return (
         f"    {arm}" if metric == "recall@1" else f"    {arm}, {metric.replace('recall', 'Recall')}",
         f"{published[metric]:.2f}" if published else NONE,
-        *(_mean_and_spread(measured.get(when, {}).get(metric)) for when in MEASURED),
+        *(mean_and_spread(found[metric], 100, 2) if metric in found else NONE for found in ways),
     )
-
-
-def _mean_and_spread(shares: list[float] | None) -> str:
-    if not shares:
-        return NONE
-    spread = f" ± {100 * np.std(shares, ddof=1):.2f}" if len(shares) > 1 else ""
-    return f"{100 * np.mean(shares):.2f}{spread}"
 
 
 def _aligned(rows: list[tuple[str, ...] | str]) -> str:

@@ -65,6 +65,7 @@ class Recipe:
         augment_args: Arguments of the augmentation.
         replacement: Whether classes and images of a batch are drawn with replacement.
         optimizer: "adam", or "sgd" (with momentum 0.9).
+        optimizer_args: Further arguments of the Keras optimizer.
         learning_rate: For the encoder.
         loss_learning_rate: For weights of the loss and of the learned similarity; the loss's own suggestion by default,
             else `learning_rate`.
@@ -75,6 +76,8 @@ class Recipe:
         milestones: Epochs at which the learning rate is multiplied by `decay`.
         decay: See `milestones`.
         evaluate_every: Epochs between evaluations on the test classes.
+        select_epoch: Whether each arm is trained once more without a part of the training classes, which then chooses
+            the epoch to report; see `zoo.experiment.Experiment`.
         ks: Ranks of Recall@k.
         seeds: Each arm is trained once for each.
         published: `{"source": where, "metrics": {"recall@1": percent, ...}}` of the arm, to stand beside ours.
@@ -107,6 +110,7 @@ class Recipe:
     augment_args: Options = dataclasses.field(default_factory=dict)
     replacement: bool = True
     optimizer: str = "adam"
+    optimizer_args: Options = dataclasses.field(default_factory=dict)
     loss_learning_rate: float | None = None
     l2_decay: float = 0.0
     clip_norm: float | None = None
@@ -114,9 +118,20 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     decay: float = 0.3
     evaluate_every: int = 1
+    select_epoch: bool = True
     ks: tuple[int, ...] = (1, 2, 4, 8)
     seeds: tuple[int, ...] = (0, 1, 2)
     published: Options = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "evaluate_every", "classes_per_batch", "images_per_class", "input_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={getattr(self, name)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` must be one or more different numbers. Received: seeds={self.seeds}")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise ValueError(f"A seed must lie between 0 and {2**32 - 1}. Received: seed={seed}")
 
     def arm(self, name: str) -> "Recipe":
         """The recipe as one of its arms trains it."""

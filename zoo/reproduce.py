@@ -8,6 +8,8 @@ import pathlib
 import sys
 
 from zoo import recipes
+from zoo.files import RECORDS
+from zoo.listing import listing
 from zoo.recipe import Recipe, override
 
 DESCRIPTION = """\
@@ -23,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if options.list:
-        print(listing())
+        print(listing(RECORDS))
         return 0
     if options.name is None:
         parser.error("name a recipe, or see them all with --list")
@@ -87,8 +89,10 @@ def reproduce(
     if experiment.finished:
         print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
     experiment.train(benchmark, tensorboard)
-    table = experiment.summarise(benchmark)
-    print(f"\nUnseen classes, last epoch; {seeds}:\n\n{table}\n")
+    last, protocols = experiment.summarise(benchmark)
+    print(f"\nUnseen classes, last epoch; {seeds}:\n\n{last}\n")
+    print(f"Ways to choose the epoch, in per cent (paper protocol: the best test epoch):\n\n{protocols}\n")
+    print(f"The record, with settings, versions and data: {folder / 'record.json'}")
     query = experiment.export(benchmark)
     print(f"Search the exported index ({recipe.shipped}, seed {recipe.seeds[0]}):")
     print(f"    {_python()} -m export.search {experiment.model_dir} {query}")
@@ -99,12 +103,6 @@ def reproduce(
     print("Make a page with all there is to see of a run, and compare the arms:")
     print(f"    {_python()} -m zoo.report {folder}{data}")
     print(f"    {_python()} -m zoo.compare {folder}")
-
-
-def listing() -> str:
-    """The recipes, a line each."""
-    width = max(map(len, recipes.RECIPES))
-    return "\n".join(f"{name:<{width}}  {recipe.summary}" for name, recipe in recipes.RECIPES.items())
 
 
 def _python() -> str:
@@ -123,8 +121,6 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.seed:
         recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
     recipe = override(recipe, options.set)
-    # An arm that does not exist is better refused now than after the training.
-    recipe.arm(recipe.shipped)
     return recipe
 
 
@@ -137,8 +133,10 @@ def _positive(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zoo.reproduce", description=DESCRIPTION)
-    parser.add_argument("name", nargs="?", help="a recipe; see --list")
-    parser.add_argument("--list", action="store_true", help="show what can be reproduced, and stop")
+    parser.add_argument("name", nargs="?", help="a recipe, or a benchmark for its headline recipe; see --list")
+    parser.add_argument(
+        "--list", action="store_true", help="show what can be reproduced, with published and measured figures, and stop"
+    )
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images, where it needs one")
     parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
     parser.add_argument(

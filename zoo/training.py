@@ -6,6 +6,8 @@ import inspect
 import os
 import pathlib
 import platform
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.suggestions import unknown_name
-from zoo.files import read_json, write_json
+from zoo.files import as_json, read_json, write_json
 from zoo.recipe import Options, Recipe
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 RUN_FORMAT = 1
 SELECTION = "val_map@r"
 TENSORBOARD = "tensorboard"
+OPTIMIZERS = ("adam", "sgd")
 PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
 
 Report = Callable[[int, dict[str, float]], None]
@@ -40,6 +43,59 @@ def preprocessing(recipe: Recipe) -> ImagePreprocessing:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a result depends on."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def code_version() -> dict[str, Any]:
+    """Version of keras_dml and, in a git checkout, its commit and whether files were changed since."""
+    found: dict[str, Any] = {"keras-dml": importlib.metadata.version("keras-dml"), "commit": None, "modified": None}
+    root = pathlib.Path(__file__).parent.parent
+    if (root / ".git").exists() and shutil.which("git"):
+        answers = [
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+        # Git refuses checkouts of other users; the run goes on without the commit.
+        if not any(answer.returncode for answer in answers):
+            found |= {"commit": answers[0].stdout.strip(), "modified": bool(answers[1].stdout.strip())}
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What a run is computed on."""
+    import tensorflow as tf
+
+    accelerators = [
+        tf.config.experimental.get_device_details(device).get("device_name", device.name)
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    return {"architecture": platform.machine(), "cores": len(os.sched_getaffinity(0)), "accelerators": accelerators}
+
+
+def evaluated_epochs(recipe: Recipe) -> list[int]:
+    """The epochs, counted from 1, after which a run is evaluated."""
+    epochs = [epoch + 1 for epoch in range(recipe.epochs) if not epoch % recipe.evaluate_every]
+    return epochs if recipe.epochs in epochs else [*epochs, recipe.epochs]
+
+
+def validate(recipe: Recipe) -> None:
+    """Refuses what would only fail once the training has begun.
+
+    Raises:
+        ValueError: For a loss, an augmentation or an optimiser that does not exist, or arguments they do not take.
+        FileNotFoundError: For a weights file that is missing.
+    """
+    recipe.arm(recipe.shipped)
+    for name in recipe.arms:
+        arm = recipe.arm(name)
+        if arm.weights not in (None, "imagenet") and not pathlib.Path(arm.weights).is_file():
+            raise FileNotFoundError(
+                f'There is no weights file {arm.weights}. --weights takes "imagenet" or a file; --set weights=None '
+                "starts from random weights"
+            )
+        if arm.optimizer not in OPTIMIZERS:
+            raise ValueError(unknown_name("optimizer", arm.optimizer, OPTIMIZERS))
+        build_augment(arm)
+        build_loss(arm.loss, arm.loss_args, num_classes=2)
 
 
 def build_encoder(recipe: Recipe) -> "keras.Model":
@@ -122,10 +178,8 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
             values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
             schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
         if recipe.optimizer == "sgd":
-            return keras.optimizers.SGD(schedule, momentum=0.9)
-        if recipe.optimizer != "adam":
-            raise ValueError(unknown_name("optimizer", recipe.optimizer, ("adam", "sgd")))
-        return keras.optimizers.Adam(schedule)
+            return keras.optimizers.SGD(schedule, **{"momentum": 0.9, **recipe.optimizer_args})
+        return keras.optimizers.Adam(schedule, **recipe.optimizer_args)
 
     model.compile(
         optimizer=optimizer(recipe.learning_rate),
@@ -138,7 +192,7 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
 def summary(result: "RetrievalResult") -> dict[str, float]:
     """The headline numbers of an evaluation, by name."""
     values = {f"recall@{k}": float(value) for k, value in result.recall.items()}
-    return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi)}
+    return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi), "f1": float(result.f1)}
 
 
 def embed(encoder: "keras.Model", recipe: Recipe, split: "Split") -> np.ndarray:
@@ -219,6 +273,8 @@ def train(
         "preprocessing": inputs.to_config(),
         "embedding_dim": encoder.output_shape[-1],
         "versions": versions(),
+        "code": code_version(),
+        "machine": machine(),
     }
     checkpoint = _Checkpoint(folder, config)
     best = folder / "best-encoder.weights.h5"
@@ -329,7 +385,7 @@ class _Checkpoint:
             return 0, {}, 0.0
         before = read_json(self.folder / "run.json")
         settled = ("recipe", "held_out_classes", "data")
-        if any(before[name] != _as_json(self.config[name]) for name in settled):
+        if any(before[name] != as_json(self.config[name]) for name in settled):
             raise ValueError(
                 f"The unfinished run in {self.folder} was started with other settings or data. "
                 "Give another --output, or delete the folder, or repeat the settings it was started with"
@@ -368,9 +424,3 @@ class _Checkpoint:
         (self.folder / "progress.json").unlink(missing_ok=True)
         for old in self.folder.glob("*.weights.h5"):
             old.unlink()
-
-
-def _as_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))

@@ -1,8 +1,10 @@
 """The command as users run it, on a recipe made small."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -11,8 +13,10 @@ import pytest
 from keras_dml.data import load
 from keras_dml.evaluation import evaluate_retrieval
 from zoo import recipes, reproduce, training
-from zoo.experiment import Experiment, markdown_table
+from zoo.experiment import Experiment
 from zoo.recipe import DAS, Recipe, override
+from zoo.record import portable, protocol_table
+from zoo.tables import metrics_table
 
 SMALL = ["--epochs", "2", "--seed", "3", "--set", "backbone_options.widths=(4, 8)"]
 
@@ -60,14 +64,76 @@ def test_metrics_are_those_of_the_saved_encoder(finished):
 
 def test_table_has_every_arm_and_the_untrained_network(finished):
     table = (finished / "table.md").read_text()
-    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    rows = [line.split("|")[1].strip() for line in table.split("\n\n")[0].splitlines()[2:]]
     assert rows == ["untrained", "baseline", "das"]
-    for column in ("Recall@1", "Recall@2", "Recall@4", "Recall@8", "MAP@R", "NMI"):
+    for column in ("Recall@1", "Recall@2", "Recall@4", "Recall@8", "MAP@R", "NMI", "F1"):
         assert column in table.splitlines()[0]
 
 
+def test_record_says_what_was_run_and_what_each_way_to_choose_the_epoch_gives(finished):
+    record = read(finished / "record.json")
+    assert (record["name"], record["seeds"], record["data"]["subset"]) == ("digits", [3], False)
+    assert record["data"]["fingerprint"] == load("digits").fingerprint
+    assert record["data"]["train"] == {"images": 901, "classes": 5}
+    assert record["recipe"]["epochs"] == 2
+    assert {"python", "tensorflow", "keras", "scann"} <= set(record["versions"][0])
+    assert set(record["code"][0]) == {"keras-dml", "commit", "modified"}
+    for arm, values in record["arms"].items():
+        history = read(finished / arm / "seed-3" / "history.json")
+        assert values["last"]["recall@1"] == [read(finished / arm / "seed-3" / "metrics.json")["last"]["recall@1"]]
+        assert values["best_test"]["recall@1"] == [max(history["val_recall@1"])]
+        assert history["val_recall@1"][values["best_test"]["epoch"][0] - 1] == max(history["val_recall@1"])
+        selection = finished / arm / "selection"
+        assert read(selection / "run.json")["held_out_classes"] == [3, 4]
+        chosen = int(np.argmax(read(selection / "history.json")["val_map@r"]))
+        assert values["selected"]["epoch"] == chosen + 1
+        assert values["selected"]["map@r"] == [history["val_map@r"][chosen]]
+        assert values["seconds"][0] > 0
+    table = (finished / "table.md").read_text()
+    assert "paper protocol" in table
+    assert f"{100 * record['arms']['das']['selected']['recall@1'][0]:.2f}" in table
+
+
+def test_records_name_weights_by_content(tmp_path):
+    path = tmp_path / "secret-place" / "weights.h5"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    shown = portable(dataclasses.replace(recipes.get("digits"), weights=str(path)).to_dict())["weights"]
+    assert shown == {"file": "weights.h5", "sha256": hashlib.sha256(b"weights").hexdigest()}
+
+
+def test_published_figures_stand_beside_ours():
+    row = {"recall@1": [0.5, 0.7], "map@r": [0.1, 0.1]}
+    arms = {
+        "a": {"published": {"metrics": {"recall@1": 66.46}}, "last": row, "best_test": row, "selected": row},
+        "b": {"published": None, "last": row, "best_test": row},
+    }
+    first, second = protocol_table({"arms": arms}).splitlines()[2:]
+    assert [cell.strip() for cell in first.split("|")[1:-1]] == ["a", *["60.00 ± 14.14"] * 3, "66.46"]
+    assert [cell.strip() for cell in second.split("|")[1:-1]] == ["b", "60.00 ± 14.14", "-", "60.00 ± 14.14", "-"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-1"], "Received: seed=-1"),
+        (["--seed", "4", "--seed", "4"], "different numbers.*4, 4"),
+        (["--weights", "nowhere.h5"], "no weights file nowhere.h5"),
+        (["--set", "loss=multi_similarty"], "Did you mean"),
+        (["--set", "optimizer=adm"], "Did you mean 'adam'"),
+        (["--set", "loss_args.alfa=1"], "alfa"),
+        (["--set", "classes_per_batch=0"], "classes_per_batch=0"),
+    ],
+)
+def test_wrong_settings_are_errors_before_anything_is_written(tmp_path, capsys, options, message):
+    folder = tmp_path / "run"
+    assert reproduce.main(["digits", "--output", str(folder), *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not folder.exists()
+
+
 def test_mean_and_sample_deviation():
-    table = markdown_table({"a": {"recall@1": [0.1, 0.2, 0.6]}})
+    table = metrics_table({"a": {"recall@1": [0.1, 0.2, 0.6]}})
     assert "0.3000 ± 0.2646" in table
 
 

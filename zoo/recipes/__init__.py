@@ -10,6 +10,7 @@ from zoo.recipes.cars196 import (
     CARS196_TABLE4,
     CARS196_TABLE4_IBN,
 )
+from zoo.recipes.cars196_small import CARS196_SMALL
 from zoo.recipes.cub200 import CUB200, CUB200_IBN, CUB200_LOSSES
 from zoo.recipes.digits import DIGITS
 from zoo.recipes.digits_losses import DIGITS_LOSSES
@@ -18,6 +19,7 @@ from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
 from zoo.recipes.folder import FOLDER
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
 from zoo.recipes.inshop import INSHOP
+from zoo.recipes.omniglot import OMNIGLOT
 from zoo.recipes.omniglot_pddm import OMNIGLOT_PDDM
 from zoo.recipes.pddm import CARS196_CROPPED_PDDM, CARS196_PDDM, CUB200_CROPPED_PDDM, CUB200_PDDM
 from zoo.recipes.sop import SOP, SOP_IBN, SOP_LOSSES, SOP_TOP_K
@@ -28,6 +30,7 @@ RECIPES: dict[str, Recipe] = {
         DIGITS,
         DIGITS_LOSSES,
         DIGITS_PDDM,
+        OMNIGLOT,
         OMNIGLOT_PDDM,
         CUB200,
         CUB200_IBN,
@@ -35,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
         CUB200_PDDM,
         CUB200_CROPPED_PDDM,
         CARS196,
+        CARS196_SMALL,
         CARS196_IBN,
         CARS196_LOSSES,
         CARS196_ABLATION,
@@ -56,7 +60,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 HEADLINES: dict[str, str] = {
-    "omniglot": "omniglot_pddm",
     "cub200_cropped": "cub200_cropped_pddm",
     "cars196_cropped": "cars196_cropped_pddm",
 }

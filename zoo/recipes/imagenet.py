@@ -37,6 +37,7 @@ IMAGENET2010_ZERO_SHOT = dataclasses.replace(
         },
         "pair": CUB200_PDDM.arms["pair"],
     },
+    select_epoch=False,
     epochs=1,
     evaluate_every=1,
     ks=(1, 5, 10),

@@ -1,0 +1,37 @@
+"""CARS196 at the scale of a CPU: three losses with and without DAS, MobileNetV2 of width 0.35 at 112 x 112.
+
+Command: python -m zoo.reproduce cars196_small --data-dir PATH --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5
+Needs:   CARS196, see docs/data.md, and Keras's ImageNet weights (downloaded without --weights)
+Takes:   TODO
+
+For comparing arms with each other on a machine without an accelerator: the network, the images and the number of
+steps are too small for its numbers to stand beside published ones. docs/das.md has what we measured with it, on
+half of the data.
+"""
+
+import dataclasses
+
+from zoo.recipes.omniglot import OMNIGLOT
+
+CARS196_SMALL = dataclasses.replace(
+    OMNIGLOT,
+    name="cars196_small",
+    summary="small images and network, for a CPU: three losses with and without DAS",
+    benchmark="cars196",
+    backbone="mobilenet_v2",
+    backbone_options={"alpha": 0.35},
+    weights="imagenet",
+    pooling="avg",
+    embedding_dim=128,
+    input_size=112,
+    resize=128,
+    channels=3,
+    augment="random_resized_crop",
+    # Milder than the published recipes': a small image has few pixels to lose.
+    augment_args={"scale": (0.4, 1.0)},
+    frozen_batch_norm=True,
+    learning_rate=1e-4,
+    epochs=20,
+    milestones=(14, 18),
+    evaluate_every=4,
+)

@@ -1,0 +1,39 @@
+"""Omniglot from scratch: 964 background characters train, 659 evaluation characters test; three losses with and
+without DAS.
+
+Command: python -m zoo.reproduce omniglot --data-dir PATH
+Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
+Takes:   TODO
+
+Nobody has published DAS on Omniglot. docs/das.md has what we measured with this recipe.
+"""
+
+from zoo.recipe import DAS, Recipe
+
+OMNIGLOT = Recipe(
+    name="omniglot",
+    summary="characters from scratch, small conv net: three losses with and without DAS",
+    benchmark="omniglot",
+    arms={
+        "ms": {"das": None},
+        "ms_das": {},
+        "margin": {"loss": "margin", "das": None},
+        "margin_das": {"loss": "margin"},
+        "triplet": {"loss": "triplet", "das": None},
+        "triplet_das": {"loss": "triplet"},
+    },
+    shipped="ms",
+    backbone="small_conv",
+    backbone_options={"widths": (16, 32, 64)},
+    pooling="avg+max",
+    embedding_dim=64,
+    input_size=28,
+    channels=1,
+    loss="multi_similarity",
+    das=DAS(),
+    # The paper's batches.
+    classes_per_batch=56,
+    images_per_class=2,
+    learning_rate=1e-3,
+    epochs=8,
+)

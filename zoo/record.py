@@ -1,0 +1,135 @@
+"""The record of an experiment: what was run, on what, and what came out, beside the published figures."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_dml.data import Benchmark
+from zoo.files import as_json, read_json
+from zoo.tables import markdown, mean_and_spread, title
+from zoo.training import evaluated_epochs
+
+if TYPE_CHECKING:
+    from zoo.experiment import Experiment
+
+RECORD_FORMAT = 1
+CHOSEN_BY = "recall@1"
+"""What the paper's protocol picks the best test epoch by."""
+
+
+def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any]:
+    """The record of a finished experiment, JSON-able.
+
+    Of every arm it holds the test metrics, one value for each seed: of the `untrained` network, after the `last` epoch,
+    after the epoch that was `selected` on held-out training classes, and after the `best_test` epoch, which is what
+    the DAS authors report and is optimistic, as the test classes choose it.
+    """
+    recipe = experiment.recipe
+    configs = [read_json(experiment.run_folder(*run) / "run.json") for run in experiment.runs]
+    return as_json(
+        {
+            "format": RECORD_FORMAT,
+            "name": recipe.name,
+            "recipe": portable(recipe.to_dict()),
+            "seeds": recipe.seeds,
+            "data": {
+                "benchmark": recipe.benchmark,
+                "subset": benchmark.subset,
+                "fingerprint": benchmark.fingerprint,
+                **{
+                    name: {"images": len(split), "classes": split.num_classes}
+                    for name, split in (
+                        ("train", benchmark.train),
+                        ("test", benchmark.test),
+                        ("gallery", benchmark.gallery),
+                    )
+                    if split is not None
+                },
+            },
+            "arms": {arm: _arm(experiment, arm) for arm in recipe.arms},
+            "code": _distinct(config["code"] for config in configs),
+            "versions": _distinct(config["versions"] for config in configs),
+            "machine": _distinct(config["machine"] for config in configs),
+        }
+    )
+
+
+def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
+    recipe = experiment.recipe.arm(arm)
+    epochs = evaluated_epochs(recipe)
+    runs = [experiment.run_folder(arm, seed) for seed in recipe.seeds]
+    metrics = [read_json(run / "metrics.json") for run in runs]
+    histories = [read_json(run / "history.json") for run in runs]
+    best = [int(np.argmax(history[f"val_{CHOSEN_BY}"])) for history in histories]
+    result = {
+        "published": recipe.published or None,
+        "untrained": _columns([one["untrained"] for one in metrics]),
+        "last": {"epoch": recipe.epochs, **_columns([one["last"] for one in metrics])},
+        "best_test": {"epoch": [epochs[row] for row in best], **_at(histories, best)},
+        "seconds": [one["seconds"] for one in metrics],
+    }
+    chosen = experiment.selected_epoch(arm)
+    if chosen is not None:
+        result["selected"] = {"epoch": chosen, **_at(histories, [epochs.index(chosen)] * len(runs))}
+        result["selection_seconds"] = read_json(experiment.selection_folder(arm) / "metrics.json")["seconds"]
+    return result
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _at(histories: list[dict[str, list[float]]], rows: list[int]) -> dict[str, list[float]]:
+    names = [name for name in histories[0] if name.startswith("val_")]
+    return {
+        name.removeprefix("val_"): [history[name][row] for history, row in zip(histories, rows, strict=True)]
+        for name in names
+    }
+
+
+def _distinct(values: Any) -> list[Any]:
+    """Each value once: one, unless an experiment was finished with another version than it was begun with."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def portable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with weights files named by their content, as their place says nothing on another machine."""
+    return {**recipe, "weights": _weights(recipe["weights"])}
+
+
+def _weights(weights: str | None) -> Any:
+    if weights in (None, "imagenet"):
+        return weights
+    path = pathlib.Path(str(weights))
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+WAYS = {"last": "last epoch", "selected": "epoch chosen on training classes", "best_test": "paper protocol"}
+"""Ways to choose the epoch, as headings. "Paper protocol": the best test epoch."""
+
+
+def protocol_table(record: Mapping[str, Any], metric: str = "recall@1") -> str:
+    """What each way to choose the epoch gives, beside the published figure, in Markdown.
+
+    Args:
+        record: As `make_record` gives it.
+        metric: The metric to show, in per cent, mean ± sample standard deviation over seeds.
+    """
+    rows = [[title(metric), *WAYS.values(), "published"]]
+    for arm, values in record["arms"].items():
+        published = (values["published"] or {}).get("metrics", {})
+        rows.append(
+            [
+                arm,
+                *(mean_and_spread(values[way][metric], 100, 2) if way in values else "-" for way in WAYS),
+                f"{published[metric]:.2f}" if metric in published else "-",
+            ]
+        )
+    return markdown(rows)
