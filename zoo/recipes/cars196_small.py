@@ -1,7 +1,7 @@
 """CARS196 at the scale of a CPU: three losses with and without DAS, MobileNetV2 of width 0.35 at 112 x 112.
 
-Command: python -m zoo.reproduce cars196_small --data-dir PATH --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5
-Needs:   CARS196, see docs/data.md, and Keras's ImageNet weights (downloaded without --weights)
+Command: python -m zoo.reproduce cars196_small --data-dir PATH
+Needs:   CARS196, see docs/data.md, and Keras's ImageNet weights (downloaded, or a file: --weights FILE)
 Takes:   TODO
 
 For comparing arms with each other on a machine without an accelerator: the network, the images and the number of
@@ -30,8 +30,8 @@ CARS196_SMALL = dataclasses.replace(
     # Milder than the published recipes': a small image has few pixels to lose.
     augment_args={"scale": (0.4, 1.0)},
     frozen_batch_norm=True,
-    learning_rate=1e-4,
-    epochs=20,
-    milestones=(14, 18),
+    learning_rate=2e-4,
+    epochs=24,
+    milestones=(16, 21),
     evaluate_every=4,
 )
