@@ -48,7 +48,9 @@ LAYOUT = """\
   cars_train/*.jpg, cars_test/*.jpg, devkit/cars_train_annos.mat, devkit/cars_meta.mat
   cars_test_annos_withlabels.mat (there or in devkit/)
 or the older single archive: car_ims/*.jpg, cars_annos.mat
-or class folders 001.* ... 196.* in the official order, in the folder itself or in images/"""
+or class folders 001.* ... 196.* in the official order, in the folder itself or in images/
+or class folders with the official names (AM General Hummer SUV 2000/, in any spelling of blanks and punctuation) there,
+  or divided between train/ and test/"""
 
 
 def load_cars196(options: LoadOptions, cropped: bool = False) -> Benchmark:
@@ -82,14 +84,24 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
             lists = [(train, base / "cars_train", "train/"), (test, base / "cars_test", "test/")]
             return _from_lists(base, lists, cropped)
     for base in (root, root / "images"):
-        if base.is_dir() and any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base)):
-            if cropped:
-                raise DataError(
-                    f"{base} holds class folders; the cropped benchmark needs boxes. Expected:\n{LAYOUT}\n"
-                    "If the images are cut to the box already, load them as 'cars196'"
-                )
-            return folders.split_of_numbered_classes(base, CLASSES)
+        split = _from_class_folders(base) if base.is_dir() and folders.subfolders(base) else None
+        if split is not None and cropped:
+            raise DataError(
+                f"{base} holds class folders; the cropped benchmark needs boxes. Expected:\n{LAYOUT}\n"
+                "If the images are cut to the box already, load them as 'cars196'"
+            )
+        if split is not None:
+            return split
     return None
+
+
+def _from_class_folders(base: pathlib.Path) -> Split | None:
+    if any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base)):
+        return folders.split_of_numbered_classes(base, CLASSES)
+    from tensorflow_datasets.image_classification import cars196
+
+    # The list by which that library turns the official class numbers into names.
+    return folders.split_of_named_classes(base, cars196._NAMES)
 
 
 def _from_lists(base: pathlib.Path, lists: list[tuple[pathlib.Path, pathlib.Path, str]], cropped: bool) -> Split:

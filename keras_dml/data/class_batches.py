@@ -117,31 +117,21 @@ class ClassBatches:
         batch = self.batch_size
         last = np.iinfo(np.int64).max if steps is None else first_step + steps
 
-        def fetch(step: "tf.Tensor") -> "dict[str, tf.Tensor]":
+        def fetch(step: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]":
             rows, labels, seeds = tf.numpy_function(self._draw, [step], [tf.int64, tf.int32, tf.int64], stateful=False)
             rows = tf.ensure_shape(rows, (batch,))
-            return {
-                **self.split.fetch(rows),
-                "label": tf.ensure_shape(labels, (batch,)),
-                "seed": tf.ensure_shape(seeds, (batch, 2)),
-            }
+            elements = {**self.split.fetch(rows), "seed": tf.ensure_shape(seeds, (batch, 2))}
+            return rows, tf.ensure_shape(labels, (batch,)), elements
 
-        def example(element: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
-            image = self._input(element)
-            return tf.ensure_shape(image, self.preprocessing.input_shape), element["label"]
+        def inputs(
+            rows: "tf.Tensor", labels: "tf.Tensor", elements: "dict[str, tf.Tensor]"
+        ) -> "tuple[tf.Tensor, tf.Tensor]":
+            return tf.ensure_shape(self._inputs(rows, elements), (batch, *self.preprocessing.input_shape)), labels
 
-        batches = tf.data.Dataset.range(first_step, last)
-        if self._by_batch:
-            return batches.map(
-                lambda step: self._whole(fetch(step)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-            ).prefetch(tf.data.AUTOTUNE)
-        return (
-            batches.map(fetch, num_parallel_calls=2, deterministic=True)
-            .unbatch()
-            .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .batch(batch, drop_remainder=True)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        fetched = tf.data.Dataset.range(first_step, last).map(fetch, num_parallel_calls=2, deterministic=True)
+        # Encoded images are made in parallel within a batch; a second batch fills the gap at its end.
+        parallel = 2 if self.split.source.shape is None else tf.data.AUTOTUNE
+        return fetched.map(inputs, num_parallel_calls=parallel, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     def _draw(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.rows(int(step))
@@ -155,22 +145,24 @@ class ClassBatches:
             return shape is not None
         return isinstance(self.augment, RandomResizedCrop) and self.augment.size * math.prod(shape) <= BATCH_WORK
 
-    def _whole(self, elements: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
-        if isinstance(self.augment, RandomResizedCrop):
-            return self.augment.batch(elements["item"], elements["seed"][0]), elements["label"]
-        return self.preprocessing(elements["item"]), elements["label"]
+    def _inputs(self, rows: "tf.Tensor", elements: "dict[str, tf.Tensor]") -> "tf.Tensor":
+        """The encoder inputs made of a batch of fetched images."""
+        import tensorflow as tf
 
-    def _input(self, element: "dict[str, tf.Tensor]") -> "tf.Tensor":
-        """The encoder input made of one fetched image."""
-        augment, seed, channels = self.augment, element["seed"], self.preprocessing.channels
-        if self.split.source.shape is not None:
-            assert augment is not None
-            return augment(element["item"], seed)
+        augment, channels = self.augment, self.preprocessing.channels
 
-        def make(encoded: "tf.Tensor", *where: Any) -> "tf.Tensor":
+        def make(encoded: "tf.Tensor", element: "dict[str, tf.Tensor]", *where: Any) -> "tf.Tensor":
             if isinstance(augment, RandomResizedCrop):
-                return augment.decode(encoded, seed, *where)
+                return augment.decode(encoded, element["seed"], *where)
             image = decode(encoded, channels, *where)
-            return self.preprocessing(image) if augment is None else augment(image, seed)
+            return self.preprocessing(image) if augment is None else augment(image, element["seed"])
 
-        return self.split.read(element, make)
+        if self.split.source.shape is None:
+            return self.split.read(rows, elements, make)
+        images, seeds = elements["item"], elements["seed"]
+        if augment is None:
+            return self.preprocessing(images)
+        if self._by_batch:
+            assert isinstance(augment, RandomResizedCrop)
+            return augment.batch(images, seeds[0])
+        return tf.map_fn(lambda each: augment(*each), (images, seeds), fn_output_signature=tf.float32)

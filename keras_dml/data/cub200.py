@@ -15,6 +15,7 @@ from keras_dml.data.split import Split
 from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared, split_by_class
 
 PROTOCOL = Protocol(train_classes=100, train_images=5864, test_classes=100, test_images=5924)
+CLASSES = 200
 TRAIN_CLASSES = 100
 ARCHIVES = (
     Archive(
@@ -27,7 +28,9 @@ ARCHIVES = (
 LAYOUT = """\
   [CUB_200_2011/]images.txt, image_class_labels.txt, bounding_boxes.txt (for the cropped benchmark)
   [CUB_200_2011/]images/001.Black_footed_Albatross/*.jpg ... 200.Common_Yellowthroat/*.jpg
-or the class folders 001.* ... 200.* alone, in the folder itself or in images/"""
+or the class folders 001.* ... 200.* alone, in the folder itself or in images/
+or class folders without numbers (Black_footed_Albatross/, in any spelling of blanks and punctuation) there, with the
+  archive's classes.txt in the folder or above: the names alone do not tell the official order"""
 
 
 def load_cub200(options: LoadOptions, cropped: bool = False) -> Benchmark:
@@ -53,8 +56,8 @@ def _root(data_dir: pathlib.Path | None) -> pathlib.Path | None:
     for root in (data_dir, data_dir / "CUB_200_2011", data_dir / "images", data_dir / "CUB_200_2011" / "images"):
         if (root / "images.txt").is_file():
             return root
-        if root.is_dir() and any(folders.number_of(folder.name) is not None for folder in folders.subfolders(root)):
-            # Without the lists the class folders are enough, but the folder above may hold the lists.
+        # Without the lists the class folders are enough.
+        if root.is_dir() and (_numbered(root) or _from_names(root) is not None):
             return root
     return None
 
@@ -68,7 +71,7 @@ def _from_lists(root: pathlib.Path, cropped: bool) -> Split:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(files)} images that {root}/images.txt lists are missing: {missing[0]}")
-    class_names = [""] * max(200, *(int(labels[number][0]) for number in numbers))
+    class_names = [""] * max(CLASSES, *(int(labels[number][0]) for number in numbers))
     for number in numbers:
         class_names[int(labels[number][0]) - 1] = names[number][0].split("/")[0]
     corners = None
@@ -89,7 +92,24 @@ def _from_folders(root: pathlib.Path, cropped: bool) -> Split:
         raise DataError(
             f"{root} has no images.txt and bounding_boxes.txt, which the cropped benchmark needs. Expected:\n{LAYOUT}"
         )
-    return folders.split_of_numbered_classes(root, 200)
+    split = folders.split_of_numbered_classes(root, CLASSES) if _numbered(root) else _from_names(root)
+    assert split is not None
+    return split
+
+
+def _numbered(root: pathlib.Path) -> bool:
+    return any(folders.number_of(folder.name) is not None for folder in folders.subfolders(root))
+
+
+def _from_names(root: pathlib.Path) -> Split | None:
+    """Class folders without numbers, which classes.txt gives: `number number.name` a line."""
+    path = folders.first_existing(root, ("classes.txt", "../classes.txt"))
+    if path is None:
+        return None
+    numbered = {int(number): values[0] for number, values in _table(path).items()}
+    if sorted(numbered) != list(range(1, CLASSES + 1)):
+        raise DataError(f"{path} should number the classes 1 to {CLASSES}. Received: {len(numbered)} lines")
+    return folders.split_of_named_classes(root, [numbered[k].partition(".")[2] for k in range(1, CLASSES + 1)])
 
 
 def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
@@ -97,7 +117,7 @@ def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     table = tfrecords.read_table(folder, ("train", "test"), ("label", "image/filename", "bbox"))
     ids = ["/".join(name.split("/")[-2:]) for name in table.columns["image/filename"]]
     labels = table.columns["label"]
-    class_names = [f"{label + 1:03d}" for label in range(200)]
+    class_names = [f"{label + 1:03d}" for label in range(CLASSES)]
     for label, name in zip(labels, ids, strict=True):
         class_names[label] = name.split("/")[0]
     if not cropped:

@@ -1,20 +1,11 @@
 """Encoded images to tensors, in TensorFlow ops."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-ADVICE = (
-    "An image cannot be decoded: it is empty, cut off, damaged, or not a JPEG, PNG, GIF, BMP or WebP. Split.verify() "
-    'finds all such images, and keras_dml.data.load(..., bad_images="skip") leaves them out. The image is:'
-)
-"""What an error about an unreadable image says before the image's name."""
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-Window = tuple["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"]
-"""Top, left, height and width in pixels, int32."""
 
 
 def decode(
@@ -22,7 +13,6 @@ def decode(
     channels: int = 3,
     box: "tf.Tensor | None" = None,
     relative: bool = False,
-    known_jpeg: bool = False,
 ) -> "tf.Tensor":
     """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any colour model.
 
@@ -34,7 +24,6 @@ def decode(
         channels: 1 for grey (luma), 3 for RGB.
         box: `(4,)` `ymin, xmin, ymax, xmax`; the rest of the image is cut away.
         relative: Whether `box` is in fractions of height and width instead of pixels.
-        known_jpeg: Whether the image can be nothing but a JPEG, which saves looking.
 
     Returns:
         `(height, width, channels)` uint8.
@@ -55,37 +44,7 @@ def decode(
         shape = tf.shape(image)
         return cut(image, box_window(box, relative, shape[0], shape[1]))
 
-    image = jpeg() if known_jpeg else tf.cond(is_jpeg(encoded), jpeg, other)
-    return tf.ensure_shape(image, (None, None, channels))
-
-
-def guarded(produce: "Callable[[bool], tf.Tensor]", encoded: "tf.Tensor", name: "tf.Tensor") -> "tf.Tensor":
-    """An image made of encoded bytes, or an error that names the image if it is unreadable.
-
-    Catching an error inside a graph takes a small dataset, which costs as much as decoding a small image. So a JPEG
-    with a proper beginning and end is decoded without; anything else, and with it every truncated file, goes the
-    slow way.
-
-    Args:
-        produce: Makes an image `(height, width, channels)` from `encoded`; is told whether that is known to be a JPEG.
-        encoded: `()` string.
-        name: `()` string, for the error.
-    """
-    import tensorflow as tf
-
-    def attempt() -> "tf.Tensor":
-        made = tf.data.Dataset.from_tensors(0).map(lambda _: produce(False))
-        shape, kind = made.element_spec.shape, made.element_spec.dtype
-        nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, shape[-1]], kind))
-        unknown = tf.TensorShape([None, None, shape[-1]])
-        made = made.ignore_errors().map(lambda image: tf.ensure_shape(image, unknown))
-        image = made.concatenate(nothing).take(1).get_single_element()
-        check = tf.debugging.Assert(tf.size(image) > 0, [ADVICE, name])
-        with tf.control_dependencies([check] if check is not None else []):
-            image = tf.identity(image)
-        return tf.ensure_shape(image, shape)
-
-    return tf.cond(is_complete_jpeg(encoded), lambda: produce(True), attempt)
+    return tf.ensure_shape(tf.cond(is_jpeg(encoded), jpeg, other), (None, None, channels))
 
 
 def decode_jpeg(
@@ -121,14 +80,6 @@ def is_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
     import tensorflow as tf
 
     return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
-
-
-def is_complete_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
-    """Whether the bytes begin and end like a JPEG."""
-    import tensorflow as tf
-
-    end = tf.strings.substr(encoded, tf.maximum(tf.strings.length(encoded) - 2, 0), 2)
-    return tf.logical_and(is_jpeg(encoded), tf.equal(end, b"\xff\xd9"))
 
 
 def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":

@@ -1,5 +1,6 @@
 """Class folders on disk."""
 
+import difflib
 import pathlib
 import re
 import warnings
@@ -114,6 +115,46 @@ def split_of_numbered_classes(root: pathlib.Path, count: int) -> Split:
     class_names = [names.get(number, f"{number:03d}") for number in range(1, count + 1)]
     order = np.argsort(labels, kind="stable")
     return split_of_files(root, [files[row] for row in order], np.array(labels, int)[order], class_names)
+
+
+def plain(name: str) -> str:
+    """Letters and digits of a class name, in lower case: what copies of a data set that spell it differently share."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def split_of_named_classes(root: pathlib.Path, names: Sequence[str]) -> Split | None:
+    """A split of class folders named as the classes are, in `root` or in `root`/train and `root`/test.
+
+    Case, blanks, underscores and punctuation do not matter. The official order gives the labels, never the folders'.
+
+    Args:
+        root: The folder.
+        names: The classes' official names in their official order.
+
+    Returns:
+        None if no folder has the name of a class.
+
+    Raises:
+        DataError: If some folders have and some have not.
+    """
+    label_of = {plain(name): label for label, name in enumerate(names)}
+    sides = [root / side for side in ("train", "test")]
+    bases = sides if all(side.is_dir() for side in sides) else [root]
+    found = [folder for base in bases for folder in subfolders(base)]
+    unknown = [folder for folder in found if plain(folder.name) not in label_of]
+    if len(unknown) == len(found):
+        return None
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].name, names, n=1)
+        raise DataError(
+            f"{len(unknown)} of {len(found)} folders in {root} do not have the name of a class: {unknown[0].name!r}"
+            f"{f' (did you mean {near[0]!r}?)' if near else ''} ... Rename them or take them away"
+        )
+    classes = [
+        (label_of[plain(name)], file) for base in bases for name, images in class_folders(base) for file in images
+    ]
+    classes.sort(key=lambda entry: entry[0])
+    return split_of_files(root, [file for _, file in classes], [label for label, _ in classes], names)
 
 
 def existing_folder(data_dir: pathlib.Path | None, name: str, expected: str) -> pathlib.Path:

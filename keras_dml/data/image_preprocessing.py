@@ -24,8 +24,7 @@ class ImagePreprocessing:
     channels: int = 3
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"`size` must be a positive number of pixels. Received: size={self.size}")
+        check_input(self.size, self.channels)
         if self.resize is None:
             object.__setattr__(self, "resize", self.size)
         elif self.resize < self.size:
@@ -33,8 +32,6 @@ class ImagePreprocessing:
                 "`resize`, the short side before cropping, must be at least `size`. "
                 f"Received: resize={self.resize}, size={self.size}"
             )
-        if self.channels not in (1, 3):
-            raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={self.channels}")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -103,6 +100,14 @@ class ImagePreprocessing:
     def from_config(cls, config: dict[str, int]) -> "ImagePreprocessing":
         """The inverse of `to_config`."""
         return cls(**config)
+
+
+def check_input(size: int, channels: int) -> None:
+    """Refuses an encoder input of no size, or of a number of channels other than 1 and 3."""
+    if size < 1:
+        raise ValueError(f"`size` must be a positive number of pixels. Received: size={size}")
+    if channels not in (1, 3):
+        raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={channels}")
 
 
 def convert_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":

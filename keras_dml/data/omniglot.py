@@ -1,5 +1,6 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people."""
 
+import dataclasses
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from keras_dml.data.benchmark import Benchmark
 from keras_dml.data.data_error import DataError
 from keras_dml.data.file_images import FileImages
 from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.image_source import ImageSource
 from keras_dml.data.load_options import LoadOptions
 from keras_dml.data.protocol import Protocol
 from keras_dml.data.split import Split
@@ -48,7 +48,7 @@ instead of `labels` and `is_train`, `label` and `is_background`"""
 def load_omniglot(options: LoadOptions) -> Benchmark:
     """The 964 characters of the background alphabets for training, the 659 of the evaluation alphabets for test.
 
-    Grey images `(105, 105, 1)`, black ink on white paper, held in memory (358 MB), the same from every source.
+    Black ink on white paper, the same from every source; `in_memory` decodes what is encoded.
     """
     root = options.data_dir
     archive = None if root is None else _archive(root)
@@ -130,7 +130,7 @@ def _from_folders(root: pathlib.Path) -> Split:
     names = [name for name, _ in classes]
     # Files are named CHARACTER_DRAWER.png.
     ids = [f"{names[label]}/{file.stem.rpartition('_')[2]}" for file, label in zip(files, labels, strict=True)]
-    return _in_memory(FileImages(files), labels, names, ids)
+    return Split(FileImages(files), labels, names, ids)
 
 
 def _from_records(folder: pathlib.Path, side: str) -> Split:
@@ -139,17 +139,37 @@ def _from_records(folder: pathlib.Path, side: str) -> Split:
     names = [_plain(name) for name in table.class_names["label"]]
     order = np.argsort(labels, kind="stable")
     ids = _ids(labels, names, None, order)
-    split = _in_memory(table.images.subset(order), labels[order], names, [ids[row] for row in order])
-    return split.subset(np.arange(len(split)))
+    return Split(table.images, labels, names, ids).subset(order)
 
 
-def _in_memory(images: ImageSource, labels: np.ndarray, names: Sequence[str], ids: Sequence[str]) -> Split:
-    """Decodes small images once; decoding them for every batch would cost more than training does."""
-    encoded = Split(images, labels, names, ids)
-    if not len(encoded):
-        return encoded
-    batches = encoded.dataset(ImagePreprocessing(SIDE, channels=1), 1024).as_numpy_iterator()
-    return Split(np.concatenate([batch.astype(np.uint8) for batch in batches]), labels, names, ids)
+def in_memory(benchmark: Benchmark) -> Benchmark:
+    """The benchmark as grey arrays `(n, 105, 105, 1)`, 358 MB: decoding such small images for every batch would cost
+    more than training does.
+
+    Raises:
+        DataError: If images cannot be read; the text names the first.
+    """
+    train, test = (_decoded(split) for split in (benchmark.train, benchmark.test))
+    return dataclasses.replace(benchmark, train=train, test=test)
+
+
+def _decoded(split: Split) -> Split:
+    if split.images is not None:
+        return split
+    import tensorflow as tf
+
+    batches = split.dataset(ImagePreprocessing(SIDE, channels=1), 1024).as_numpy_iterator()
+    try:
+        pixels = np.concatenate([batch.astype(np.uint8) for batch in batches])
+    except tf.errors.InvalidArgumentError as error:
+        bad = split.verify()
+        if not bad:
+            raise
+        raise DataError(
+            f"{len(bad)} images cannot be read. The first: {bad[0].id!r}: {bad[0].reason}. To leave them out, load "
+            'with bad_images="skip" (--bad-images skip on the command line)'
+        ) from error
+    return Split(pixels, split.labels, split.class_names, split.ids)
 
 
 def _ids(labels: np.ndarray, names: Sequence[str], drawers: np.ndarray | None, order: np.ndarray) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.image_preprocessing import convert_channels
+from keras_dml.data.image_preprocessing import check_input, convert_channels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,6 +31,7 @@ class RandomAffine:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
+        check_input(self.size, self.channels)
         for name in ("degrees", "stretch", "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={getattr(self, name)}")

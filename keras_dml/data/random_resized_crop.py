@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.data.decoding import box_window, cut, decode_jpeg, decode_other, is_jpeg
-from keras_dml.data.image_preprocessing import convert_channels
+from keras_dml.data.image_preprocessing import check_input, convert_channels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -46,10 +46,7 @@ class RandomResizedCrop:
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"`size` must be a positive number of pixels. Received: size={self.size}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={self.channels}")
+        check_input(self.size, self.channels)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"`scale` must be two shares of the area, 0 < a <= b <= 1. Received: scale={self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -80,7 +77,6 @@ class RandomResizedCrop:
         seed: Any,
         box: "tf.Tensor | None" = None,
         relative: bool = False,
-        known_jpeg: bool = False,
     ) -> "tf.Tensor":
         """Decodes and augments, without decoding more of a JPEG than is needed.
 
@@ -89,7 +85,6 @@ class RandomResizedCrop:
             seed: `(2,)` integers.
             box: `(4,)` `ymin, xmin, ymax, xmax`: the part of the image that is augmented.
             relative: Whether `box` is in fractions of height and width instead of pixels.
-            known_jpeg: Whether the image can be nothing but a JPEG, which saves looking.
 
         Returns:
             `(size, size, channels)` float32 in [0, 255].
@@ -126,7 +121,7 @@ class RandomResizedCrop:
             window, mirror = place(shape[0], shape[1])
             return self._finish(cut(image, window), mirror)
 
-        return jpeg() if known_jpeg else tf.cond(is_jpeg(encoded), jpeg, other)
+        return tf.cond(is_jpeg(encoded), jpeg, other)
 
     def draw(self, height: "tf.Tensor", width: "tf.Tensor", seed: Any) -> "tuple[tf.Tensor, tf.Tensor]":
         """Draws a crop.

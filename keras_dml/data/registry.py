@@ -18,7 +18,7 @@ from keras_dml.data.image_folder import load_folder
 from keras_dml.data.imagenet import load_imagenet10k, load_imagenet2010
 from keras_dml.data.in_shop import load_inshop
 from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.omniglot import load_omniglot
+from keras_dml.data.omniglot import in_memory, load_omniglot
 from keras_dml.data.split import Split
 from keras_dml.data.stanford_online_products import load_sop
 from keras_dml.utils.suggestions import unknown_name
@@ -72,7 +72,9 @@ def load(
         raise ValueError(f'`bad_images` must be "fail" or "skip". Received: bad_images={bad_images!r}')
     folder = pathlib.Path(data_dir).expanduser() if data_dir is not None else None
     benchmark = BENCHMARKS[name](LoadOptions(folder, subset, download))
-    return benchmark if bad_images == "fail" else _without_bad_images(benchmark)
+    if bad_images == "skip":
+        benchmark = _without_bad_images(benchmark)
+    return in_memory(benchmark) if name == "omniglot" else benchmark
 
 
 def _without_bad_images(benchmark: Benchmark) -> Benchmark:
@@ -88,8 +90,11 @@ def _without_bad_images(benchmark: Benchmark) -> Benchmark:
     train, test = readable(benchmark.train), readable(benchmark.test)
     if not named:
         return benchmark
-    if not len(train) or not len(test):
-        raise DataError(f"No image of {benchmark.name!r} can be read. The first: {named[0].id}: {named[0].reason}")
+    if not all(len(split) for split in (train, test, gallery) if split is not None):
+        raise DataError(
+            f"A side of {benchmark.name!r} has no image that can be read. The first bad one: {named[0].id}: "
+            f"{named[0].reason}"
+        )
     listed = "; ".join(f"{image.id} ({image.reason})" for image in named[:10])
     warnings.warn(
         f"{benchmark.name}: left out {len(named)} images that cannot be read: {listed}"

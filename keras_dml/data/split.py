@@ -4,14 +4,14 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from keras_dml.data.array_images import ArrayImages
 from keras_dml.data.bad_image import BadImage
 from keras_dml.data.data_error import DataError
-from keras_dml.data.decoding import decode, guarded
+from keras_dml.data.decoding import decode
 from keras_dml.data.file_images import FileImages
 from keras_dml.data.image_preprocessing import ImagePreprocessing
 from keras_dml.data.image_source import ImageSource
@@ -155,64 +155,92 @@ class Split:
             images = rows.map(lambda k: preprocessing(self.fetch(k)["item"]), num_parallel_calls=tf.data.AUTOTUNE)
             return images.prefetch(tf.data.AUTOTUNE)
 
-        def example(element: "dict[str, tf.Tensor]") -> "tf.Tensor":
-            channels = preprocessing.channels
-            return self.read(element, lambda encoded, *where: preprocessing(decode(encoded, channels, *where)))
+        def example(encoded: "tf.Tensor", element: "dict[str, tf.Tensor]", *where: Any) -> "tf.Tensor":
+            return preprocessing(decode(encoded, preprocessing.channels, *where))
 
-        return (
-            rows.map(self.fetch, num_parallel_calls=2)
-            .unbatch()
-            .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        fetched = rows.map(lambda k: (k, self.fetch(k)), num_parallel_calls=2)
+        return fetched.map(lambda k, elements: self.read(k, elements, example)).prefetch(tf.data.AUTOTUNE)
 
     def fetch(self, rows: "tf.Tensor") -> "dict[str, tf.Tensor]":
-        """A batch of rows as tensors: "item", and for encoded images "name" and maybe "box"."""
+        """A batch of rows as tensors: "item", and "box" where the images have boxes."""
         import tensorflow as tf
 
         source = self.source
         kinds = [tf.uint8 if source.shape is not None else tf.string]
         shapes: list[tuple[int, ...]] = [source.shape or ()]
-        if source.shape is None:
-            kinds.append(tf.string)
-            shapes.append(())
         if source.boxes is not None:
             kinds.append(tf.float32)
             shapes.append((4,))
 
         def python(rows: np.ndarray) -> list[np.ndarray]:
-            parts = [source.fetch(rows)]
-            if source.shape is None:
-                parts.append(np.array([self.ids[row].encode() for row in rows] + [b""], dtype=object)[:-1])
-            if source.boxes is not None:
-                parts.append(source.boxes[rows])
-            return parts
+            return [source.fetch(rows)] + ([] if source.boxes is None else [source.boxes[rows]])
 
         parts = tf.numpy_function(python, [rows], kinds, stateful=False)
-        names = ["item", "name", "box"] if source.shape is None else ["item"]
         count = rows.shape[0]
         return {
             name: tf.ensure_shape(part, (count, *shape))
-            for name, part, shape in zip(names, parts, shapes, strict=False)
+            for name, part, shape in zip(("item", "box"), parts, shapes, strict=False)
         }
 
     def read(
         self,
-        element: "dict[str, tf.Tensor]",
-        make: "Callable[[tf.Tensor, tf.Tensor | None, bool, bool], tf.Tensor]",
+        rows: "tf.Tensor",
+        elements: "dict[str, tf.Tensor]",
+        make: "Callable[..., tf.Tensor]",
     ) -> "tf.Tensor":
-        """Reads one fetched encoded image, or raises an error that names it.
+        """Makes an encoder input of every encoded image of a batch, in parallel.
+
+        A graph cannot catch the error of an op, but a dataset can leave out elements that fail. So the images go
+        through a dataset of their own, together with their places in the batch: the places that do not come out are
+        those of the images that could not be read. That costs once per batch, not per image.
 
         Args:
-            element: One row of what `fetch` returns.
-            make: `make(encoded, box, relative, known_jpeg)` returns an image `(height, width, channels)`; arguments as
-                of `decode`.
+            rows: `(n,)` row numbers.
+            elements: What `fetch` returns for them, and maybe other `(n, ...)` tensors.
+            make: `make(encoded, element)`, or `make(encoded, element, box, relative)` where the images have boxes,
+                returns an input `(height, width, channels)` of fixed shape; `box` and `relative` as for `decode`.
+
+        Returns:
+            `(n, height, width, channels)`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: When it runs, if an image cannot be read; the text names it.
         """
-        encoded = self.source.encoded(element["item"])
-        box = element.get("box")
-        relative = self.source.relative_boxes
-        return guarded(lambda known_jpeg: make(encoded, box, relative, known_jpeg), encoded, element["name"])
+        import tensorflow as tf
+
+        def one(place: "tf.Tensor", element: "dict[str, tf.Tensor]") -> "tuple[tf.Tensor, tf.Tensor]":
+            where = (element["box"], self.source.relative_boxes) if "box" in element else ()
+            return place, make(self.source.encoded(element["item"]), element, *where)
+
+        count = tf.shape(rows, tf.int64)[0]
+        made = tf.data.Dataset.from_tensor_slices((tf.range(count), elements))
+        made = made.map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        shape, kind = made.element_spec[1].shape, made.element_spec[1].dtype
+        none = tf.data.Dataset.from_tensors((tf.zeros([0], tf.int64), tf.zeros([0, *shape], kind)))
+        places, images = made.ignore_errors().batch(count).concatenate(none).take(1).get_single_element()
+        images = tf.cond(
+            tf.equal(tf.size(places, tf.int64), count),
+            lambda: images,
+            lambda: tf.numpy_function(self._explain, [rows, places], kind, stateful=False),
+        )
+        return tf.ensure_shape(images, (rows.shape[0], *shape))
+
+    def _explain(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Raises the error about the first of `rows` that is not in `places`."""
+        row = int(np.delete(rows, places)[0])
+        try:
+            self.image(row)
+        except DataError as error:
+            text = f"{error}. "
+        else:
+            text = (
+                f"The image {self.ids[row]!r} can be decoded, but no encoder input could be made of it: the "
+                "augmentation fails on it, or its file could not be read for a moment. "
+            )
+        raise DataError(
+            f'{text}To leave out what cannot be decoded, load with bad_images="skip" (--bad-images skip on the command '
+            "line); Split.verify() lists it"
+        )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.image(row) for row in range(len(self)))
@@ -221,4 +249,5 @@ class Split:
 def _reason(error: Exception) -> str:
     """What TensorFlow says, without the names of its ops."""
     text = getattr(error, "message", str(error)).splitlines()[0]
-    return text.partition("} ")[2] if text.startswith("{{") else text
+    text = text.partition("} ")[2] if text.startswith("{{") else text
+    return text.partition(" [Op:")[0].rstrip(".")

@@ -132,6 +132,42 @@ def test_numbered_class_folders_keep_the_official_order(tmp_path):
         load("cars196", tmp_path, subset=True)
 
 
+@pytest.mark.parametrize("sides", [("",), ("images",), ("train", "test")])
+def test_cars196_from_class_folders_with_the_official_names(tmp_path, sides):
+    # In order of name the second would come first, and the last before the third.
+    spelt = {"AM General Hummer SUV 2000": 0, "Acura_RL_Sedan_2012": 1, "Ram C-V Cargo Van Minivan 2012": 171}
+    spelt = {**spelt, "smart-fortwo Convertible 2012": 195}
+    for side in sides:
+        for name, label in spelt.items():
+            save(tmp_path / side / name / "a.jpg", label)
+    benchmark = load("cars196", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("AM General Hummer SUV 2000", "Acura RL Sedan 2012")
+    assert benchmark.test.class_names == ("Ram C/V Cargo Van Minivan 2012", "smart fortwo Convertible 2012")
+    assert len(benchmark.test) == 2 * len(sides)
+    with pytest.raises(DataError, match="boxes"):
+        load("cars196_cropped", tmp_path, subset=True)
+    save(tmp_path / sides[0] / "Acura Integra Typ R 2001" / "a.jpg", 0)
+    with pytest.raises(DataError, match=r"'Acura Integra Typ R 2001' \(did you mean 'Acura Integra Type R 2001'"):
+        load("cars196", tmp_path, subset=True)
+
+
+def test_cub200_from_class_folders_without_numbers_needs_the_list_of_classes(tmp_path):
+    for name in ("Zebra_Finch", "ant bird", "Bird-101"):
+        save(tmp_path / "images" / name / "a.jpg", 0)
+    with pytest.raises(DataError, match=r"classes\.txt"):
+        load("cub200", tmp_path, subset=True)
+    names = {1: "Zebra_Finch", 2: "Ant_Bird", 101: "Bird_101"}
+    lines = [f"{number} {number:03d}.{names.get(number, f'Other_{number}')}" for number in range(1, 201)]
+    write(tmp_path / "classes.txt", "\n".join(lines) + "\n")
+    for folder in (tmp_path, tmp_path / "images"):
+        benchmark = load("cub200", folder, subset=True)
+        assert benchmark.train.class_names == ("Zebra_Finch", "Ant_Bird")
+        assert benchmark.test.class_names == ("Bird_101",)
+    write(tmp_path / "classes.txt", "\n".join(lines[:-1]))
+    with pytest.raises(DataError, match="199 lines"):
+        load("cub200", tmp_path, subset=True)
+
+
 def test_sop_from_its_lists(tmp_path):
     root = tmp_path / "Stanford_Online_Products"
     for side, classes in (("train", (1, 10, 2)), ("test", (11319,))):
@@ -264,6 +300,24 @@ def test_omniglot_is_the_same_from_folders_and_from_both_kinds_of_archive(tmp_pa
             np.testing.assert_array_equal(found.images[order], expected.images)
     np.testing.assert_array_equal(sources[0].train.images[..., 0], 255 * (1 - ink[:6]))
     assert sources[0].fingerprint == sources[2].fingerprint
+
+
+def test_a_bad_drawing_of_omniglot_is_named_or_skipped(tmp_path):
+    from PIL import Image
+
+    for side, alphabet in (("background", "Greek"), ("evaluation", "Ogham")):
+        for number in (1, 2):
+            folder = tmp_path / f"images_{side}" / alphabet / "character01"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("1", (105, 105), 1).save(folder / f"0001_{number:02d}.png")
+    bad = tmp_path / "images_background" / "Greek" / "character01" / "0001_02.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"'Greek/character01/02'.*bad_images="):
+        load("omniglot", tmp_path, subset=True)
+    with pytest.warns(UserWarning, match="Greek/character01/02"):
+        benchmark = load("omniglot", tmp_path, subset=True, bad_images="skip")
+    assert benchmark.train.ids == ("Greek/character01/01",)
+    assert benchmark.train.images.shape == (1, 105, 105, 1)
 
 
 def test_omniglot_says_which_fields_it_needs(tmp_path):

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_datasets
 from PIL import Image
 from tiny_pictures import encoded, photograph
 
@@ -76,6 +77,10 @@ def test_boxes_are_cut_out_and_kept_inside(kind, box, window):
     np.testing.assert_allclose(found, expected, atol=16 if kind == "jpeg" else 0)
 
 
+def overwritten(content, first, count, value):
+    return content[:first] + bytes([value]) * count + content[first + count :]
+
+
 BAD = {
     "empty.jpg": b"",
     "one.jpg": b"\xff",
@@ -84,7 +89,10 @@ BAD = {
     "truncated.png": KINDS["png"]()[:-200],
     "header_only.png": KINDS["png"]()[:8],
     "text.jpg": b"<html>404 Not Found</html>",
-    "damaged.png": KINDS["png"]()[:200] + b"\0" * 50 + KINDS["png"]()[250:],
+    "damaged.png": overwritten(KINDS["png"](), 200, 50, 0),
+    # Their first and last bytes are those of a good JPEG.
+    "damaged_header.jpg": overwritten(KINDS["jpeg"](), KINDS["jpeg"]().index(b"\xff\xc0"), 10, 0),
+    "damaged_body.jpg": overwritten(KINDS["jpeg"](), len(KINDS["jpeg"]()) // 2, 100, 255),
 }
 
 
@@ -113,14 +121,82 @@ def test_a_bad_image_is_named_wherever_it_is_reached(folder, name):
         list(train.dataset(ImagePreprocessing(16)))
 
 
-@pytest.mark.parametrize("augment", [None, RandomResizedCrop(16)])
-def test_training_names_a_bad_image(folder, augment):
-    (folder / "a" / "3.jpg").write_bytes(BAD["truncated.jpg"])
+@pytest.mark.parametrize(
+    ("augment", "name"),
+    [
+        (None, "truncated.jpg"),
+        (None, "damaged_header.jpg"),
+        (None, "damaged.png"),
+        (RandomResizedCrop(16), "damaged_body.jpg"),
+    ],
+)
+def test_training_names_a_bad_image(folder, augment, name):
+    (folder / "a" / name).write_bytes(BAD[name])
     train = load("folder", folder).train
     batches = ClassBatches(train, ImagePreprocessing(16), 2, 8, augment=augment)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a/3\.jpg"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"'a/{name}' cannot be read"):
         for _ in batches.dataset(steps=10):
             pass
+
+
+def test_training_names_one_of_many_bad_images(folder):
+    for number in range(3):
+        (folder / "a" / f"{number}.jpg").write_bytes(b"no image")
+        (folder / "b" / f"{number}.jpg").write_bytes(b"no image")
+    batches = ClassBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"[ab]/\d\.jpg' cannot be read: Unknown image file format"
+    ):
+        next(iter(batches.dataset()))
+
+
+def test_an_augmentation_that_fails_names_the_image(folder):
+    def augment(image, seed):
+        with tf.control_dependencies([tf.debugging.Assert(False, ["no"])]):
+            return tf.zeros((16, 16, 3))
+
+    batches = ClassBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2, augment=augment)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"[ab]/\d\.jpg' can be decoded, but"):
+        next(iter(batches.dataset()))
+
+
+def fit(split):
+    import keras
+
+    model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(split.num_classes)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batches = ClassBatches(split, ImagePreprocessing(16), 2, 8, augment=RandomResizedCrop(16))
+    model.fit(batches.dataset(), steps_per_epoch=4, verbose=0)
+
+
+def test_fit_names_a_bad_file_and_what_to_do(folder):
+    (folder / "a" / "3.jpg").write_bytes(BAD["truncated.jpg"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"'a/3\.jpg' cannot be read") as error:
+        fit(load("folder", folder).train)
+    assert 'bad_images="skip"' in str(error.value)
+
+
+def test_fit_names_a_png_with_a_broken_chunk_in_records(tmp_path):
+    tiny_datasets.online_products(tmp_path)
+    train = load("sop", tmp_path, subset=True).train
+    source = train.source
+
+    def replace_image(content):
+        # What follows the end of a PNG is ignored.
+        assert len(content) < source.lengths[4]
+        with open(source.files[source.file_index[4]], "r+b") as file:
+            file.seek(source.offsets[4])
+            file.write(content.ljust(source.lengths[4], b"\0"))
+
+    good = encoded(photograph(0, 12, 10), "PNG")
+    replace_image(good)
+    assert train.verify() == []
+    replace_image(overwritten(good, good.index(b"IDAT") + 4, 8, 0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"'{train.ids[4]}' cannot be read") as error:
+        fit(train)
+    assert 'bad_images="skip"' in str(error.value)
+    with pytest.warns(UserWarning, match=train.ids[4]):
+        fit(load("sop", tmp_path, subset=True, bad_images="skip").train)
 
 
 def test_a_file_that_has_gone_is_named(folder):
@@ -128,7 +204,7 @@ def test_a_file_that_has_gone_is_named(folder):
     (folder / "a" / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"a/1\.jpg"):
         train.image(1)
-    with pytest.raises(tf.errors.NotFoundError, match=r"a/1\.jpg"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a/1\.jpg.*No such file"):
         list(train.dataset(ImagePreprocessing(16)))
 
 

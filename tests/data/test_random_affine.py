@@ -64,7 +64,8 @@ def test_other_sizes_and_channels():
     assert RandomAffine(5, 3)(image(9, 1), (0, 0)).shape == (5, 5, 3)
 
 
-@pytest.mark.parametrize("name", ["degrees", "stretch", "shift"])
-def test_negative_ranges_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name}=-1"):
-        RandomAffine(5, **{name: -1})
+@pytest.mark.parametrize("wrong", [{"degrees": -1}, {"stretch": -1}, {"shift": -1}, {"size": 0}, {"channels": 2}])
+def test_wrong_arguments(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        RandomAffine(**{"size": 5, **wrong})
