@@ -55,13 +55,20 @@ def first_existing(root: pathlib.Path, candidates: Iterable[str]) -> pathlib.Pat
 
 
 def class_folders(folder: pathlib.Path) -> list[tuple[str, list[pathlib.Path]]]:
-    """Name and images of every class folder, in order of name; warns of folders without images."""
+    """Name and images of every class folder, in order of name; warns of folders without images, and of images that
+    are in no class folder."""
     classes = [(entry.name, images_below(entry)) for entry in subfolders(folder)]
     empty = [name for name, images in classes if not images]
     if empty:
         warnings.warn(
             f"{len(empty)} folders in {folder} hold no image and are no class: {', '.join(empty[:5])}"
             f"{' ...' if len(empty) > 5 else ''}",
+            stacklevel=2,
+        )
+    loose = [entry.name for entry in visible(folder) if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
+    if loose and classes:
+        warnings.warn(
+            f"{len(loose)} images in {folder} lie in no class folder and are left out. The first: {loose[0]}",
             stacklevel=2,
         )
     return [(name, images) for name, images in classes if images]

@@ -19,9 +19,13 @@ or train/CLASS/* and test/CLASS/*, and maybe gallery/CLASS/*: as given, with no 
 def load_folder(options: LoadOptions) -> Benchmark:
     """A benchmark of the user's own: classes are folders."""
     root = folders.existing_folder(options.data_dir, "folder", LAYOUT)
-    given = (root / "train").is_dir() and (root / "test").is_dir()
-    if given:
-        train = folders.split_of_classes(root, _classes(root / "train"))
+    train_side, test_side = (root / side for side in ("train", "test"))
+    for side, other in ((train_side, test_side), (test_side, train_side)):
+        # Without folders in it, it is a class that happens to have this name.
+        if not other.is_dir() and side.is_dir() and folders.subfolders(side):
+            raise DataError(f"{side} holds class folders, but {other} does not exist. Expected:\n{LAYOUT}")
+    if train_side.is_dir() and test_side.is_dir():
+        train = folders.split_of_classes(root, _classes(train_side))
         test, gallery = _test(root)
     else:
         base = root / "images" if [folder.name for folder in folders.subfolders(root)] == ["images"] else root

@@ -98,6 +98,12 @@ def _read_archive(path: pathlib.Path) -> tuple[Split, Split]:
         raise DataError(
             f"{path}: images have the wrong shape or type: {images.shape} {images.dtype}. Expected:\n{LAYOUT}"
         )
+    lengths = {len(column) for column in (images, labels, train, drawers) if column is not None}
+    if len(lengths) != 1 or not (lengths == {0} or 0 <= labels.min() <= labels.max() < len(names)):
+        raise DataError(
+            f"{path}: every image needs a label, counted from 0, with a name. Received: {len(images)} images, "
+            f"{len(labels)} labels, {len(train)} sides, {len(names)} names. Expected:\n{LAYOUT}"
+        )
     order = np.argsort(labels, kind="stable")
     ids = _ids(labels, names, drawers, order)
 

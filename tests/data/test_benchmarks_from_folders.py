@@ -324,6 +324,16 @@ def test_omniglot_says_which_fields_it_needs(tmp_path):
     np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
     with pytest.raises(DataError, match=r"pictures.*\n[^$]*is_train"):
         load("omniglot", tmp_path)
+    whole = {
+        "images": np.zeros((2, 105, 105), np.uint8),
+        "labels": [0, 1],
+        "is_train": [1, 0],
+        "class_names": ["a", "b"],
+    }
+    for wrong in ({"labels": [0]}, {"is_train": [1, 0, 1]}, {"labels": [0, 2]}, {"labels": [-1, 0]}):
+        np.savez(tmp_path / "other.npz", **{**whole, **wrong})
+        with pytest.raises(DataError, match="every image needs a label"):
+            load("omniglot", tmp_path, subset=True)
     (tmp_path / "second.npz").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 \.npz files"):
         load("omniglot", tmp_path)

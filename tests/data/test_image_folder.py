@@ -63,6 +63,24 @@ def test_empty_folders_are_named_and_are_no_class(tmp_path):
     assert benchmark.train.class_names == ("a",)
 
 
+def test_images_outside_of_class_folders_are_named(tmp_path):
+    classes(tmp_path, "a", "b")
+    save(tmp_path / "loose.jpg", 0)
+    with pytest.warns(UserWarning, match=r"no class folder.*loose\.jpg"):
+        assert len(load("folder", tmp_path).train) == 2
+
+
+def test_one_given_side_without_the_other(tmp_path):
+    classes(tmp_path / "train", "a", "b")
+    with pytest.raises(DataError, match="test does not exist"):
+        load("folder", tmp_path)
+
+
+def test_train_can_be_the_name_of_a_class(tmp_path):
+    classes(tmp_path, "bus", "car", "train")
+    assert load("folder", tmp_path).test.class_names == ("train",)
+
+
 def test_images_of_a_kind_that_cannot_be_read_are_named(tmp_path):
     classes(tmp_path, "a", "b")
     (tmp_path / "b" / "scan.tiff").write_bytes(b"x")
