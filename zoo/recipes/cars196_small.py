@@ -31,7 +31,7 @@ CARS196_SMALL = dataclasses.replace(
     augment_args={"scale": (0.4, 1.0)},
     frozen_batch_norm=True,
     learning_rate=2e-4,
-    epochs=24,
-    milestones=(16, 21),
-    evaluate_every=4,
+    epochs=16,
+    milestones=(11, 14),
+    evaluate_every=5,
 )
