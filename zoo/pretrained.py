@@ -38,7 +38,7 @@ class Pretrained:
         name: What `zoo.load` calls it.
         encoder: Model from `(n, size, size, channels)` float32 images in [0, 255] to `(n, d)` embeddings.
         preprocessing: From an image of any size to an encoder input.
-        config: run.json of the training: recipe, arm, seed, data, versions.
+        config: run.json of the training: recipe, arm, seed, data, code and package versions.
         metrics: What the encoder reached on the test classes of its benchmark, by metric.
     """
 
@@ -132,8 +132,8 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
         The encoder's file in `WEIGHTS`.
 
     Raises:
-        ValueError: The name cannot be one, or the run is unfinished, not trained from scratch, or its encoder does not
-            fit its run.json.
+        ValueError: The name cannot be one, or the run is unfinished, not trained from scratch, does not say by which
+            code, or its encoder does not fit its run.json.
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"A name has small letters, digits and underscores. Received: {name!r}")
@@ -143,6 +143,8 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
         raise ValueError(
             f"{saved.folder} has not finished: it lacks metrics.json or encoder.keras. Finish it with zoo.reproduce"
         )
+    if "code" not in saved.config:
+        raise ValueError(f"{saved.folder / 'run.json'} does not say which code trained it. Train it with this version")
     _check_from_scratch(saved.config, saved.folder)
     _check_shapes(load_encoder(encoder_file), saved.config, encoder_file)
     # A run with held-out classes keeps the encoder of the epoch that they selected, any other that of the last epoch.

@@ -183,9 +183,10 @@ def test_ship_refuses_weights_of_others(weights, run, capsys, changes, message):
     assert sorted(weights.iterdir()) == files
 
 
-def test_ship_refuses_a_run_that_does_not_say_how_it_started(weights, run):
-    change(run / "run.json", lambda config: config.pop("recipe"))
-    with pytest.raises(ValueError, match="weights='unknown'"):
+@pytest.mark.parametrize(("key", "message"), [("recipe", "weights='unknown'"), ("code", "which code trained it")])
+def test_ship_refuses_a_run_of_unknown_origin(weights, run, key, message):
+    change(run / "run.json", lambda config: config.pop(key))
+    with pytest.raises(ValueError, match=message):
         pretrained.ship(run, "mine")
 
 
