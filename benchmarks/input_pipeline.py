@@ -4,14 +4,17 @@
     python benchmarks/input_pipeline.py FOLDER            # JPEGs below FOLDER
 
 Every loader reads the same files in its own random order and makes float32 batches of random resized crops (area 8 to
-100 %, ratio 3/4 to 4/3) of 224 x 224, half of them mirrored. Peers: Pillow with a pool of threads, Pillow with worker
-processes (torch's DataLoader), torchvision's own transform where it is installed. Each has as many workers as there are
-cores. Loaders take turns within every round, each drains what it has prefetched before the clock starts, and the table
-shows the median and the best round. On a busy machine processor time per image is the steadier number.
+100 %, ratio 3/4 to 4/3) of 224 x 224, bilinear with an antialiasing filter, half of them mirrored. The row
+"antialias=False" alone does less: it filters only what shrinks by 2 and more. Peers: Pillow with a pool of threads,
+Pillow with worker processes (torch's DataLoader), torchvision's own transform where it is installed. Each has as many
+workers as there are cores. Loaders take turns within every round, each drains what it has prefetched before the clock
+starts, and the table shows the median and the best round. On a busy machine processor time per image is the steadier
+number.
 """
 
 import argparse
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -24,7 +27,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 SIZE = 224
-WARM_UP = 8
+CORES = len(os.sched_getaffinity(0))
+PREFETCH = 2
+"""Batches that each of torch's workers makes ahead."""
+WARM_UP = PREFETCH * CORES + 6
+"""Batches before the clock starts: more than any loader has made ahead."""
 
 
 def make_photographs(folder, count, size=(500, 375), seed=0):
@@ -89,12 +96,12 @@ class PillowFiles:
             return self.transform(file.convert("RGB"))
 
 
-def pillow_threads(paths, batch, workers) -> Iterator:
+def pillow_threads(paths, batch) -> Iterator:
     """Batches by a pool of threads, the next one being made while one is used."""
     from concurrent.futures import ThreadPoolExecutor
 
     data = PillowFiles(paths)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         number, pending = 0, []
         while True:
             while len(pending) < 2:
@@ -103,14 +110,19 @@ def pillow_threads(paths, batch, workers) -> Iterator:
             yield np.stack([image.result() for image in pending.pop(0)])
 
 
-def pillow_processes(paths, batch, workers, transform=None) -> Iterator:
+def pillow_processes(paths, batch, transform=None) -> Iterator:
     """Batches by torch's DataLoader."""
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        PillowFiles(paths, transform), batch, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=2
+    return iter(
+        DataLoader(
+            PillowFiles(paths, transform),
+            batch,
+            num_workers=CORES,
+            multiprocessing_context="spawn",
+            prefetch_factor=PREFETCH,
+        )
     )
-    return iter(loader)
 
 
 def tensorflow_batches(split, batch, **options) -> Iterator:
@@ -160,25 +172,6 @@ def rounds(loaders, batch, steps, repeats):
     return results
 
 
-def small_images(repeats):
-    """Batches of 100 small images that are in memory."""
-    from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop, Split, load
-
-    random = np.random.default_rng(0)
-    drawings = Split(
-        np.repeat(np.repeat((random.random((2000, 35, 35, 1)) < 0.9) * np.uint8(255), 3, 1), 3, 2),
-        np.arange(2000) // 20,
-        [str(k) for k in range(100)],
-    )
-    loaders = {}
-    for name, split, size in (("8 x 8 digits", load("digits").train, 8), ("105 x 105 drawings at 28", drawings, 28)):
-        for augment in (None, RandomResizedCrop(size, 1)):
-            batches = ClassBatches(split, ImagePreprocessing(size, channels=1), 5, 20, augment=augment)
-            label = name + ("" if augment is None else ", random resized crop")
-            loaders[label] = lambda batches=batches: iter(batches.dataset())
-    return rounds(loaders, 100, 50, repeats)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=pathlib.Path, help="JPEGs to read; made here by default")
@@ -192,7 +185,6 @@ def main():
 
     from keras_dml.data import Split
 
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as made:
         paths = make_photographs(made, 600) if options.folder is None else sorted(options.folder.rglob("*.jpg"))
         if not paths:
@@ -200,34 +192,34 @@ def main():
         names = sorted({path.parent.name for path in paths})
         split = Split(paths, [names.index(path.parent.name) for path in paths], names)
         loaders = {
-            "Pillow, threads": lambda: pillow_threads(paths, options.batch, cores),
+            "Pillow, threads": lambda: pillow_threads(paths, options.batch),
             "keras_dml": lambda: tensorflow_batches(split, options.batch),
             "keras_dml, antialias=False": lambda: tensorflow_batches(split, options.batch, antialias=False),
         }
+        versions = [f"TensorFlow {tf.__version__}", f"Pillow {PIL.__version__}"]
         if importlib.util.find_spec("torch") is None:
             print("torch is not installed: no worker processes are measured")
         else:
+            versions.append(f"torch {importlib.metadata.version('torch')}")
             # Worker processes take seconds to start, so they live from round to round.
-            loaders["Pillow, torch DataLoader"] = functools.cache(lambda: pillow_processes(paths, options.batch, cores))
+            loaders["Pillow, torch DataLoader"] = functools.cache(lambda: pillow_processes(paths, options.batch))
         try:
             from torchvision import transforms
 
+            versions.append(f"torchvision {importlib.metadata.version('torchvision')}")
             steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
             transform = transforms.Compose(steps)
             loaders["torchvision, torch DataLoader"] = functools.cache(
-                lambda: pillow_processes(paths, options.batch, cores, transform)
+                lambda: pillow_processes(paths, options.batch, transform)
             )
         except (ImportError, RuntimeError) as error:
             print(f"torchvision cannot be used here: {str(error).splitlines()[0]}")
         kibibytes = np.mean([path.stat().st_size for path in paths]) / 1024
         print(
-            f"\n{len(paths)} JPEGs, mean {kibibytes:.0f} KiB; {cores} cores; "
-            f"TensorFlow {tf.__version__}, Pillow {PIL.__version__}; {options.repeats} rounds "
-            f"of {options.steps} batches of {options.batch}\n"
+            f"\n{len(paths)} JPEGs, mean {kibibytes:.0f} KiB; {CORES} cores; {', '.join(versions)}; "
+            f"{options.repeats} rounds of {options.steps} batches of {options.batch}\n"
         )
         print(table(rounds(loaders, options.batch, options.steps, options.repeats), f"decode + augment at {SIZE}"))
-    print()
-    print(table(small_images(options.repeats), "in memory, batches of 100"))
 
 
 if __name__ == "__main__":
