@@ -35,7 +35,7 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
     """
     experiment = Experiment(recipe, folder)
     parts = list(class_folds(benchmark.train.labels, folds))
-    experiment.start()
+    experiment.start(benchmark, folds)
     runs = [
         (arm, seed, part, experiment.run_folder(arm, seed) / f"fold-{part.number}")
         for arm, seed in experiment.runs

@@ -65,16 +65,20 @@ class Experiment:
         """Folder of the run that is exported: chosen by name beforehand, never by its test result."""
         return self.run_folder(self.recipe.shipped, self.recipe.seeds[0])
 
-    @property
-    def finished(self) -> bool:
-        """Whether every run has been trained to its end."""
-        return all(finished(self.run_folder(arm, seed)) for arm, seed in self.runs)
+    def finished(self, benchmark: Benchmark) -> bool:
+        """Whether every run has been trained to its end, those that choose an epoch included."""
+        return all(finished(folder) for *_, folder, _ in self._all_runs(benchmark))
 
-    def start(self) -> None:
-        """Claims the folder for this recipe.
+    def start(self, benchmark: Benchmark, folds: int | None = None) -> None:
+        """Claims the folder for this recipe and these data.
+
+        Args:
+            benchmark: The data.
+            folds: The number of folds of a cross-validation.
 
         Raises:
-            ValueError: If it holds an experiment with other settings, or the recipe has settings that do not exist.
+            ValueError: If it holds an experiment with other settings, on other data or with another number of folds,
+                or the recipe has settings that do not exist.
             FileNotFoundError: If the recipe's weights file is missing.
         """
         validate(self.recipe)
@@ -83,6 +87,8 @@ class Experiment:
             "format": EXPERIMENT_FORMAT,
             "name": self.recipe.name,
             "recipe": self.recipe.to_dict(),
+            "data": {"subset": benchmark.subset, "fingerprint": benchmark.fingerprint},
+            "folds": folds,
             "runs": [str(self.run_folder(*run).relative_to(self.folder)) for run in self.runs],
             "shipped": str(self.shipped.relative_to(self.folder)),
         }
@@ -95,16 +101,19 @@ class Experiment:
                     f"{self.folder} holds an experiment with other settings (they differ in: {', '.join(names)}). "
                     "Nothing was changed. Give another --output, or delete the folder first"
                 )
+            # Finished runs are not trained again: with other data, old runs would be compared with new ones.
+            for name, what in (("data", "on other data"), ("folds", "with another number of folds")):
+                if before.get(name) != after[name]:
+                    raise ValueError(
+                        f"{self.folder} holds an experiment {what} ({name}: {before.get(name)}, now {after[name]}). "
+                        "Nothing was changed. Give another --output, or delete the folder first"
+                    )
         else:
             write_json(path, config)
 
     def train(self, benchmark: Benchmark, tensorboard: bool = False) -> None:
         """Trains every run that is not finished, with progress on the terminal."""
-        runs = [(arm, seed, self.run_folder(arm, seed), None) for arm, seed in self.runs]
-        fold = self._selection_fold(benchmark)
-        if fold is not None:
-            runs += [(arm, self.recipe.seeds[0], self.selection_folder(arm), fold) for arm in self.recipe.arms]
-        missing = [run for run in runs if not finished(run[2])]
+        missing = [run for run in self._all_runs(benchmark) if not finished(run[2])]
         progress = Progress(sum(self.recipe.arm(arm).epochs for arm, *_ in missing))
         for arm, seed, folder, held_out in missing:
             epochs = self.recipe.arm(arm).epochs
@@ -114,6 +123,16 @@ class Experiment:
                 progress.update(name, epoch, epochs, logs)
 
             train(self.recipe, arm, seed, benchmark, folder, report, held_out, tensorboard)
+
+    def _all_runs(self, benchmark: Benchmark) -> "list[tuple[str, int, pathlib.Path, ClassFold | None]]":
+        """Arm, seed, folder and held-out classes of every run in the order they are trained."""
+        runs: list[tuple[str, int, pathlib.Path, ClassFold | None]] = [
+            (arm, seed, self.run_folder(arm, seed), None) for arm, seed in self.runs
+        ]
+        fold = self._selection_fold(benchmark)
+        if fold is not None:
+            runs += [(arm, self.recipe.seeds[0], self.selection_folder(arm), fold) for arm in self.recipe.arms]
+        return runs
 
     def _selection_fold(self, benchmark: Benchmark) -> "ClassFold | None":
         from keras_dml.evaluation import class_folds

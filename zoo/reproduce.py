@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted. Nothing that was trained is lost: the same command goes on from here.", file=sys.stderr)
+        print(
+            "\nInterrupted. Finished epochs are kept: the same command goes on after the last of them.", file=sys.stderr
+        )
         return 130
     return 0
 
@@ -85,8 +87,8 @@ def reproduce(
         print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {seeds}:\n\n{table}\n")
         return
     experiment = Experiment(recipe, folder)
-    experiment.start()
-    if experiment.finished:
+    experiment.start(benchmark)
+    if experiment.finished(benchmark):
         print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
     experiment.train(benchmark, tensorboard)
     last, protocols = experiment.summarise(benchmark)
