@@ -92,7 +92,8 @@ class Experiment:
             "runs": [str(self.run_folder(*run).relative_to(self.folder)) for run in self.runs],
             "shipped": str(self.shipped.relative_to(self.folder)),
         }
-        if path.exists():
+        # Before its first run has begun, there is nothing to lose: a setting that made it fail can be corrected.
+        if path.exists() and any(self.folder.glob("*/*/**/run.json")):
             before = read_json(path)
             after = as_json(config)
             if before["recipe"] != after["recipe"]:
@@ -103,9 +104,10 @@ class Experiment:
                 )
             # Finished runs are not trained again: with other data, old runs would be compared with new ones.
             for name, what in (("data", "on other data"), ("folds", "with another number of folds")):
-                if before.get(name) != after[name]:
+                # Experiments begun by older versions do not say.
+                if before.get(name, after[name]) != after[name]:
                     raise ValueError(
-                        f"{self.folder} holds an experiment {what} ({name}: {before.get(name)}, now {after[name]}). "
+                        f"{self.folder} holds an experiment {what} ({name}: {before[name]}, now {after[name]}). "
                         "Nothing was changed. Give another --output, or delete the folder first"
                     )
         else:

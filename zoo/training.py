@@ -81,7 +81,8 @@ def validate(recipe: Recipe) -> None:
     """Refuses what would only fail once the training has begun.
 
     Raises:
-        ValueError: For a loss, an augmentation or an optimiser that does not exist, or arguments they do not take.
+        ValueError: For a loss, an augmentation or an optimiser that does not exist, arguments they do not take, or
+            sizes that do not fit.
         FileNotFoundError: For a weights file that is missing.
     """
     recipe.arm(recipe.shipped)
@@ -94,8 +95,14 @@ def validate(recipe: Recipe) -> None:
             )
         if arm.optimizer not in OPTIMIZERS:
             raise ValueError(unknown_name("optimizer", arm.optimizer, OPTIMIZERS))
+        preprocessing(arm)
         build_augment(arm)
         build_loss(arm.loss, arm.loss_args, num_classes=2)
+        if arm.das is not None and arm.embedding_dim is not None and arm.das.top_k > arm.embedding_dim:
+            raise ValueError(
+                f"Arm {name!r}: `das.top_k` must be at most the embedding width. Received: top_k={arm.das.top_k}, "
+                f"embedding_dim={arm.embedding_dim}"
+            )
 
 
 def build_encoder(recipe: Recipe) -> "keras.Model":

@@ -180,15 +180,41 @@ def test_an_experiment_is_not_continued_with_other_data(data_dir, tmp_path, caps
     recipe = dataclasses.replace(recipes.get("cub200"), epochs=EPOCHS, seeds=(0,), **changes("cub200"))
     folder = tmp_path / "run"
     Experiment(recipe, folder).start(load("cub200", data_dir, subset=True))
-    before = (folder / "experiment.json").read_bytes()
+    run = folder / "baseline" / "seed-0" / "run.json"
+    run.parent.mkdir(parents=True)
+    run.write_text("{}")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     tiny_datasets.cub200(tmp_path, classes=(0, 1, 2, 3, 100, 101), per_class=5)
     # Finished runs are not looked at again: old arms would stand beside new ones.
     assert reproduce.main(command("cub200", tmp_path, folder)) == 2
     error = capsys.readouterr().err
     assert f"{folder} holds an experiment on other data" in error
     assert "Nothing was changed. Give another --output" in error
-    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
-    assert (folder / "experiment.json").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_what_failed_before_the_first_run_can_be_corrected(data_dir, tmp_path, capsys):
+    benchmark = load("cub200", data_dir, subset=True)
+    arguments = command("cub200", data_dir, tmp_path)
+    assert reproduce.main([*arguments, "--set", "weights=imagenet"]) == 2
+    assert "small_conv has no ImageNet weights" in capsys.readouterr().err
+    recipe = dataclasses.replace(recipes.get("cub200"), epochs=EPOCHS, seeds=(0,), **changes("cub200"))
+    Experiment(recipe, tmp_path).start(benchmark)
+    assert read(tmp_path / "experiment.json")["recipe"]["weights"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("embedding_dim=4", "Arm 'das': `das.top_k` must be at most the embedding width. Received: top_k=8"),
+        ("resize=8", "`resize`, the short side before cropping, must be at least `size`"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_before_any_arm_is_trained(data_dir, tmp_path, capsys, change, message):
+    folder = tmp_path / "run"
+    assert reproduce.main([*command("cub200", data_dir, folder), "--set", change]) == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def test_missing_data_are_named(tmp_path, capsys):
