@@ -31,6 +31,8 @@ setup(
         "keras==3.15.*",
         "tensorflow-similarity==0.17.1",
         "tensorflow-datasets==4.9.10",
+        # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
+        "importlib_resources",
         "numpy==2.4.*",
     ],
     extras_require={

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
 import sys
 
 from zoo import recipes
@@ -39,6 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        # An unreadable image is met inside TensorFlow's graph, which buries the message in a trace of its own.
+        unreadable = re.search("DataError: (.*)", str(error))
+        if unreadable is None:
+            raise
+        print(f"error: {unreadable[1]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

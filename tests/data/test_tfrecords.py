@@ -146,6 +146,17 @@ def test_a_failed_download_says_what_is_needed(monkeypatch, tmp_path):
     assert "devkit/cars_train_annos.mat" in text
 
 
+@pytest.mark.parametrize("name", ["cars196", "omniglot", "caltech_birds2011", "stanford_online_products", "domainnet"])
+def test_the_real_builders_get_as_far_as_the_network(monkeypatch, tmp_path, name):
+    def blocked(*arguments, **keywords):
+        raise OSError("no network here")
+
+    for method in ("download", "download_and_extract"):
+        monkeypatch.setattr(tfds.download.DownloadManager, method, blocked)
+    with pytest.raises(DataError, match="no network here"):
+        tfrecords.download(tmp_path, name, (), "", config="real" if name == "domainnet" else None)
+
+
 def test_known_checksums_are_those_of_tensorflow_datasets():
     from importlib.resources import files
 
