@@ -18,6 +18,7 @@ it ran). Rounds go through all methods in turn, so that a busy machine slows all
 import argparse
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -581,6 +582,9 @@ def server_part(data, arguments):
                     results[name, clients].append(await load(targets[name], clients, arguments.seconds))
             return inside, results
 
+    # The clients' collections over TensorFlow's heap would be measured with the server's answers.
+    gc.collect()
+    gc.freeze()
     try:
         inside, results = asyncio.run(run())
     finally:

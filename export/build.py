@@ -16,12 +16,12 @@ import numpy as np
 from export import index as index_builder
 from export import manifest, versions
 from export.embedding import cache_key, embed_split, remove_cache
-from export.gallery import Gallery
+from export.gallery import Gallery, read_npz
 from export.index_settings import KINDS, METRICS, IndexSettings
 from export.reranking import reranking_effect, save_similarity
 from export.runs import open_run
 from export.sources import HELP, open_source
-from export.terminal import Terminal
+from export.terminal import Terminal, run_command
 from export.thumbnails import Thumbnails
 from export.versions import BRUTE_FORCE, GALLERY
 
@@ -353,17 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    terminal = Terminal()
-    try:
-        version = _run(arguments, terminal)
-    except (ValueError, OSError, RuntimeError) as error:
-        terminal.report(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        terminal.report("interrupted; the same command goes on from here")
-        return 130
-    print(version)
-    return 0
+    return run_command(lambda terminal: _run(arguments, terminal))
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
@@ -375,8 +365,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
     terminal.report(f"{len(data):,} items in {arguments.gallery}")
     queries = None
     if arguments.queries:
-        with np.load(arguments.queries, allow_pickle=False) as file:
-            queries = file["embeddings"]
+        queries = read_npz(pathlib.Path(arguments.queries), ("embeddings",))["embeddings"]
     encoder, preprocessing = run.encoder(), run.preprocessing()
     similarity = None
     if arguments.rerank is not None:

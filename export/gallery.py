@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,11 +91,7 @@ class Gallery:
 
         A run's `test_embeddings.npz` is read too: its `labels` and `class_names` become the column `label`.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        for name in ("embeddings", "ids"):
-            if name not in arrays:
-                raise ValueError(f"{path}: an array `{name}` is missing. Received: {', '.join(arrays) or 'none'}")
+        arrays = read_npz(pathlib.Path(path), ("embeddings", "ids"))
         embeddings = arrays.pop("embeddings")
         ids = [str(name) for name in arrays.pop("ids").tolist()]
         if "class_names" in arrays and "labels" in arrays and "label" not in arrays:
@@ -156,6 +154,24 @@ def check_column(name: str, values: Any, count: int) -> np.ndarray:
     raise ValueError(
         f"Metadata column {name!r} must hold strings, integers, booleans or floats. Received: dtype {column.dtype}"
     )
+
+
+def read_npz(path: pathlib.Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, those named in `needed` among them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or an array is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as an .npz file without Python objects: {error}") from error
+    for name in needed:
+        if name not in arrays:
+            raise ValueError(f"{path}: an array `{name}` is missing. Received: {', '.join(arrays) or 'none'}")
+    return arrays
 
 
 def read_items(folder: pathlib.Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export import scann_ops
-from export.index_settings import IndexSettings
+from export.index_settings import IndexSettings, largest_value
 
 # Floats in the gallery up to which exact search is fast enough, and up to which hashing needs no tree in front.
 BRUTE_FORCE_FLOATS = 5_500_000
@@ -17,6 +17,8 @@ HASHING_FLOATS = 40_000_000
 # Hashing needs points to train its codebooks on, and blocks of more than a dimension or two.
 HASHING_MIN_SIZE = 1000
 HASHING_MIN_DIM = 8
+# ScaNN refuses to train codebooks of 16 centres on fewer points; calibration leaves a tenth of them out.
+SCANN_MIN_SIZE = 20
 RECALL_AT = 10
 CALIBRATION_QUERIES = 1000
 # Calibration aims this far above the recall asked for: other queries will do a little worse than the ones at hand.
@@ -142,6 +144,22 @@ def build(
         raise ValueError(f"A tree cannot have more leaves than items. Received: leaves={settings.leaves}, {size} items")
     if not size:
         return Index(None, IndexSettings("brute_force", settings.metric), None, 0.0)
+    if settings.kind != "brute_force" and size < SCANN_MIN_SIZE:
+        raise ValueError(
+            f"An index of kind {settings.kind} needs at least {SCANN_MIN_SIZE} items. Received: {size} items. "
+            "Use brute_force, which is exact, and fast for so few"
+        )
+    if settings.metric != "cosine" and np.abs(embeddings).max() > largest_value(dim):
+        raise ValueError(
+            f"With the metric {settings.metric} embeddings may hold values up to {largest_value(dim):g}, beyond which "
+            f"scores overflow. Received: {np.abs(embeddings).max():g} in the gallery"
+        )
+    if queries is not None:
+        queries = np.asarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise ValueError(f"`queries` must have shape (queries, {dim}). Received: shape {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise ValueError("`queries` must be finite. Received: NaN or infinity")
     if settings.kind == "brute_force" and not settings.int8:
         searcher, seconds = _build(embeddings, settings, report)
         return Index(searcher, settings, Calibration(1.0, RECALL_AT, 0, "exact by construction", recall), seconds)
@@ -152,7 +170,7 @@ def build(
     if queries is not None and len(queries):
         source = "queries of the caller"
         rows = np.random.default_rng(0).permutation(len(queries))[:CALIBRATION_QUERIES]
-        sample = normalised(np.asarray(queries, np.float32)[np.sort(rows)], settings.metric)
+        sample = normalised(queries[np.sort(rows)], settings.metric)
         searcher, seconds = _build(embeddings, settings, report)
         target_rows, probe = embeddings, searcher
     else:

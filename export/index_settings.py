@@ -1,10 +1,13 @@
 """How the gallery is searched."""
 
 import dataclasses
+import math
 from typing import Any
 
 KINDS = ("brute_force", "hashing", "tree")
 METRICS = ("cosine", "dot_product", "euclidean")
+# Dot products and squared distances are kept below this: ScaNN crashes where they overflow.
+MAX_SCORE = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +67,8 @@ class IndexSettings:
     def from_config(cls, config: dict[str, Any]) -> "IndexSettings":
         """The inverse of `to_config`."""
         return cls(**config)
+
+
+def largest_value(dim: int) -> float:
+    """The largest absolute value in embeddings of `dim` floats, gallery and queries, where the metric is not cosine."""
+    return math.sqrt(MAX_SCORE / dim) / 2

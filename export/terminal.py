@@ -1,7 +1,9 @@
 """Progress and messages of the command line modules."""
 
+import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 
 class Terminal:
@@ -35,3 +37,18 @@ class Terminal:
             return
         print(f"\r{text}\033[K", end="" if done < total else "\n", file=sys.stderr, flush=True)
         self._open = done < total
+
+
+def run_command(command: Callable[[Terminal], pathlib.Path]) -> int:
+    """Runs a command that writes a version, prints where, and returns the exit status; errors are one line each."""
+    terminal = Terminal()
+    try:
+        version = command(terminal)
+    except (ValueError, OSError, RuntimeError) as error:
+        terminal.report(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        terminal.report("interrupted; the same command goes on from here")
+        return 130
+    print(version)
+    return 0

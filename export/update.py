@@ -16,7 +16,7 @@ from export.gallery import Gallery
 from export.index_settings import IndexSettings
 from export.runs import load_keras, load_similarity
 from export.sources import HELP, open_source
-from export.terminal import Terminal
+from export.terminal import Terminal, run_command
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
 
@@ -153,7 +153,7 @@ def update_model(
         preprocessing,
         settings=settings,
         metric=index["metric"],
-        recall=recall or chosen_for or 0.95,
+        recall=(chosen_for or 0.95) if recall is None else recall,
         default_k=content["default_k"],
         source={**content["source"], "updated_from": content["version"]},
         keep=keep,
@@ -208,33 +208,27 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    terminal = Terminal()
-    try:
-        remove = list(arguments.remove)
-        if arguments.remove_file:
-            lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
-            remove += [line for line in lines if line]
-        if not arguments.add and not remove:
-            raise ValueError("Nothing to do: give --add or --remove")
-        version = update_model(
-            arguments.model,
-            [open_source(data, arguments.data_dir, arguments.skip_unreadable) for data in arguments.add],
-            remove,
-            replace=arguments.replace,
-            keep=arguments.keep,
-            recall=arguments.recall,
-            batch_size=arguments.batch_size,
-            report=terminal.report,
-            progress=terminal.progress,
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        terminal.report(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        terminal.report("interrupted; the same command goes on from here")
-        return 130
-    print(version)
-    return 0
+    return run_command(lambda terminal: _run(arguments, terminal))
+
+
+def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
+    remove = list(arguments.remove)
+    if arguments.remove_file:
+        lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
+        remove += [line for line in lines if line]
+    if not arguments.add and not remove:
+        raise ValueError("Nothing to do: give --add or --remove")
+    return update_model(
+        arguments.model,
+        [open_source(data, arguments.data_dir, arguments.skip_unreadable) for data in arguments.add],
+        remove,
+        replace=arguments.replace,
+        keep=arguments.keep,
+        recall=arguments.recall,
+        batch_size=arguments.batch_size,
+        report=terminal.report,
+        progress=terminal.progress,
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tensorflow as tf
 from export.gallery import RESERVED, Gallery
 from export.graph.exact_searcher import ExactSearcher
 from export.graph.scann_searcher import ScannSearcher
+from export.index_settings import largest_value
 from keras_dml.data.decoding import decode
 
 MAX_ASPECT_RATIO = 100
@@ -142,6 +143,13 @@ class SearchModule(tf.Module):
             # In two steps, so that the squares of tiny or huge values neither vanish nor overflow.
             largest = tf.reduce_max(tf.abs(embeddings), axis=1, keepdims=True)
             embeddings = tf.math.l2_normalize(tf.math.divide_no_nan(embeddings, largest), axis=1)
+        else:
+            limit = largest_value(self._dim)
+            tf.debugging.assert_less_equal(
+                tf.abs(embeddings),
+                limit,
+                message=f"Query embeddings may hold values up to {limit:g}, beyond which scores overflow",
+            )
         k = tf.minimum(k, self._size)
         wanted = k if self._similarity.value is None else tf.maximum(k, min(self._shortlist, self._size))
         if self._size == 0:

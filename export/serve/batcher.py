@@ -147,8 +147,8 @@ def _attempt(job: Job, inputs: Mapping[str, np.ndarray], metrics: Metrics) -> "d
 
     start = time.perf_counter()
     try:
-        extra: dict[str, np.ndarray] = {} if job.k is None else {"k": np.array(job.k, np.int32)}
-        outputs = job.version.call(job.signature, {**inputs, **extra})
+        k = {} if job.k is None else {"k": job.k}
+        outputs = job.version.model.call(job.signature, {**inputs, **k})
     except tf.errors.InvalidArgumentError as error:
         return ServiceError(Code.INVALID_ARGUMENT, first_line(error))
     except tf.errors.ResourceExhaustedError as error:

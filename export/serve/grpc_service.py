@@ -24,6 +24,14 @@ from export.serve.service_error import Code, ServiceError
 from export.serve.validation import invalid
 
 SIGNATURE_FIELD = "signature_def"
+VALUE_FIELDS = {
+    tf.string: "string_val",
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int32: "int_val",
+    tf.int64: "int64_val",
+    tf.bool: "bool_val",
+}
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -61,7 +69,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.model_spec.version.value = version.number
             response.model_spec.signature_name = signature
             for key in wanted:
-                response.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key], shape=outputs[key].shape))
+                _write(response.outputs[key], outputs[key])
             return response
 
         return await _answer(self._service, context, "predict", answer)
@@ -179,3 +187,12 @@ def _array(name: str, proto: tensor_pb2.TensorProto, limit: int) -> np.ndarray:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, KeyError) as error:
         raise invalid(f"Input {name[:100]!r} is no valid tensor: {str(error)[:200]}") from None
+
+
+def _write(proto: tensor_pb2.TensorProto, values: np.ndarray) -> None:
+    """Puts values where TensorFlow Serving puts them: clients may read `float_val` rather than call make_ndarray."""
+    dtype = tf.as_dtype(values.dtype)
+    proto.dtype = dtype.as_datatype_enum
+    for side in values.shape:
+        proto.tensor_shape.dim.add(size=side)
+    getattr(proto, VALUE_FIELDS[dtype]).extend(values.ravel().tolist())

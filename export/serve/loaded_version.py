@@ -1,6 +1,6 @@
 """A version in memory."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,9 +9,6 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from export.search_model import SearchModel
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
@@ -32,15 +29,9 @@ class LoadedVersion:
             name: dict(function.structured_input_signature[1]) for name, function in model.signatures.items()
         }
         self.signature_defs = _signature_defs(model)
+        # Opened now: the folder may be deleted while the version is still served.
+        self.gallery = model.gallery
         self.thumbnails = Thumbnails.open(model.folder / GALLERY)
-
-    def call(self, signature: str, inputs: "Mapping[str, np.ndarray]") -> dict[str, np.ndarray]:
-        """Computes a signature; `k` falls back to the model's default."""
-        specs = self.specs[signature]
-        tensors = {name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()}
-        if "k" in specs and "k" not in tensors:
-            tensors["k"] = tf.constant(self.model.default_k, tf.int32)
-        return {name: value.numpy() for name, value in self.model.signatures[signature](**tensors).items()}
 
     def warm_up(self) -> None:
         """Runs every signature once, so that the first request finds traced and allocated functions."""
@@ -50,7 +41,7 @@ class LoadedVersion:
             "image_bytes": np.array([tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()], dtype=object),
         }
         for signature, specs in self.specs.items():
-            self.call(signature, {name: examples[name] for name in specs if name != "k"})
+            self.model.call(signature, {name: examples[name] for name in specs if name != "k"})
 
 
 def _signature_defs(model: SearchModel) -> dict[str, meta_graph_pb2.SignatureDef]:

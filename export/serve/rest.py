@@ -221,7 +221,7 @@ class Rest:
     async def gallery(self, request: Request, record: dict[str, object]) -> Response:
         """A stretch of the gallery, for the page."""
         version = self._current()
-        gallery = version.model.gallery
+        gallery = version.gallery
         offset = _query(request, "offset", 0, 0, 2**31)
         limit = _query(request, "limit", 60, 1, GALLERY_PAGE)
         rows = range(min(offset, len(gallery)), min(offset + limit, len(gallery)))
@@ -249,7 +249,7 @@ class Rest:
     async def neighbours(self, request: Request, record: dict[str, object]) -> Response:
         """What is near a gallery item."""
         version, row = self._row(request)
-        query = np.array(version.model.gallery.embeddings[row : row + 1], np.float32)
+        query = np.array(version.gallery.embeddings[row : row + 1], np.float32)
         k = self._k(request)
         return await self._found("search_embeddings", {"embeddings": query, "k": k}, record)
 
@@ -283,7 +283,7 @@ class Rest:
         return _json({"version": version.number, "items": items})
 
     def _item(self, version: LoadedVersion, row: int) -> dict[str, Any]:
-        gallery = version.model.gallery
+        gallery = version.gallery
         return {
             "index": row,
             "id": gallery.ids[row],

@@ -90,6 +90,8 @@ def test_folder_then_updates(run_folder, folder, tmp_path, capsys):
 
     assert update.main([str(directory), "--remove", "nobody"]) == 1
     assert "first 'nobody'" in capsys.readouterr().err
+    assert update.main([str(directory), "--remove", "cat/a.png", "--recall", "0"]) == 1
+    assert "`recall` must lie in" in capsys.readouterr().err
     assert update.main([str(directory)]) == 1
     assert versions.versions(directory) == [2, 3]
 

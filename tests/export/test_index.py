@@ -111,6 +111,13 @@ def test_exact_scores_in_blocks(metric):
             ),
             "more leaves than items",
         ),
+        (lambda: index_builder.build(np.ones((19, 8), np.float32), IndexSettings("hashing")), "at least 20 items"),
+        (
+            lambda: index_builder.build(np.full((3, 4), 1e20, np.float32), IndexSettings(metric="euclidean")),
+            r"values up to 2.5e\+14.*Received: 1e\+20",
+        ),
+        (lambda: index_builder.build(np.ones((3, 4), np.float32), queries=np.ones((2, 5))), r"shape \(queries, 4\)"),
+        (lambda: index_builder.build(np.ones((3, 4), np.float32), queries=np.full((2, 4), np.nan)), "must be finite"),
         (lambda: Gallery(np.full((2, 2), np.nan), ("a", "b")), "row 0 .id 'a'"),
         (lambda: Gallery(np.array([[1, 2], [1e300, 2]]), ("a", "b")), "row 1 .id 'b'"),
         (lambda: Gallery(np.ones((2, 2)), ("a", "a")), "Received twice: 'a'"),
@@ -148,3 +155,20 @@ def test_gallery_of_a_runs_embeddings(tmp_path):
     np.savez(tmp_path / "f.npz", embeddings=clustered(3, 4))
     with pytest.raises(ValueError, match="`ids` is missing"):
         Gallery.from_npz(tmp_path / "f.npz")
+
+
+def test_files_that_are_no_npz(tmp_path):
+    path = tmp_path / "g.npz"
+    np.savez(path, embeddings=clustered(30, 4), ids=[str(row) for row in range(30)])
+    whole = path.read_bytes()
+    with open(tmp_path / "array", "wb") as file:
+        np.save(file, clustered(3, 4))
+    broken = bytearray(whole)
+    broken[150] ^= 255
+    for content in (b"", b"PK\x03\x04", b"text", whole[:-50], bytes(broken), (tmp_path / "array").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"g.npz cannot be read as an .npz file"):
+            Gallery.from_npz(path)
+    np.savez(path, embeddings=clustered(2, 4), ids=np.array(["a", {}], dtype=object))
+    with pytest.raises(ValueError, match="without Python objects"):
+        Gallery.from_npz(path)

@@ -138,6 +138,9 @@ def test_grpc_search(channel, model, digits):
         assert response.model_spec.version.value == 1
         assert response.model_spec.signature_name == (signature or "serving_default")
         outputs = {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
+        # Where TensorFlow Serving puts values, and clients without TensorFlow read them.
+        np.testing.assert_array_equal(response.outputs["scores"].float_val, outputs["scores"].ravel())
+        np.testing.assert_array_equal(response.outputs["indices"].int_val, outputs["indices"].ravel())
         for name in ("ids", "label"):
             outputs[name] = np.array([[item.decode() for item in row] for row in outputs[name]])
         assert_equal_result(outputs, model.search(images, 10))

@@ -10,6 +10,7 @@ import pytest
 from export_helpers import Server, clustered, run_python
 
 import export
+from export.serve.loaded_version import LoadedVersion
 
 
 def gallery(size, dim=16, seed=0):
@@ -100,6 +101,17 @@ def test_a_version_that_does_not_load_is_passed_over(server, directory):
     ]
     assert "differs" in states[0]["status"]["error_message"]
     shutil.rmtree(broken)
+
+
+def test_a_version_can_be_deleted_while_it_is_served(tmp_path):
+    """`--keep` may delete a version that requests still use until the server has loaded the next one."""
+    items = gallery(30)
+    folder = export.build_model(tmp_path / "shop", items)
+    version = LoadedVersion(export.load(folder))
+    shutil.rmtree(folder)
+    assert version.gallery.ids == items.ids
+    np.testing.assert_array_equal(version.gallery.embeddings, items.embeddings)
+    assert version.model.search_embeddings(items.embeddings[4], 1).ids[0, 0] == "item 4"
 
 
 def test_shutdown_answers_what_has_begun(server):
