@@ -36,4 +36,6 @@ OMNIGLOT = Recipe(
     images_per_class=2,
     learning_rate=1e-3,
     epochs=8,
+    milestones=(5, 7),
+    evaluate_every=2,
 )
