@@ -49,14 +49,12 @@ class Method:
         name: What the table calls it.
         single: From a query `(1, d)` to row numbers, on one thread.
         batch: From queries `(m, d)` to row numbers `(m, K)`, on all cores.
-        build_seconds: Time to build it, on the cores there were.
         singles: Queries of a round that are searched one by one.
     """
 
     name: str
     single: Callable
     batch: Callable
-    build_seconds: float
     singles: int = 200
     recall: float = 0.0
     latency: list[float] = dataclasses.field(default_factory=list)
@@ -65,7 +63,7 @@ class Method:
 
 
 class Cache:
-    """Built indexes of one data set in a folder, with the seconds that building took.
+    """Built indexes of one data set in a folder.
 
     Args:
         folder: The folder, made if missing.
@@ -75,20 +73,16 @@ class Cache:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, name, build, save, load):
-        """`(index, seconds)`: loaded, or built by `build()` and kept by `save(index, path)`."""
+    def get(self, name, build, load):
+        """What `load(path)` returns, after `build(path)` where that was not done before."""
         path = self.folder / name
-        record = self.folder / f"{name}.json"
-        if not record.is_file():
+        # Written last: without it the index counts as not built.
+        mark = self.folder / f"{name}.built"
+        if not mark.exists():
             print(f"building {path}", file=sys.stderr, flush=True)
-            start = time.perf_counter()
-            index = build()
-            seconds = time.perf_counter() - start
-            save(index, path)
-            # Last: without it the index counts as not built.
-            record.write_text(json.dumps({"seconds": seconds}))
-            del index
-        return load(path), json.loads(record.read_text())["seconds"]
+            build(path)
+            mark.touch()
+        return load(path)
 
 
 class Data:
@@ -107,14 +101,6 @@ class Data:
         self.queries = clustered(QUERIES, dim, arguments.clusters, arguments.spread, 2)
         name = f"{arguments.size}x{dim}-{arguments.clusters}-{arguments.spread}"
         self.cache = Cache(arguments.cache / name)
-
-    def exported(self, name, build):
-        """The version directory of an exported model, and the seconds that building took."""
-        folder = self.cache.folder / name
-        version, seconds = self.cache.get(
-            name, lambda: build(folder), lambda version, path: None, lambda path: path / "1"
-        )
-        return version, seconds
 
 
 def clustered(size, dim, clusters, spread, seed):
@@ -150,15 +136,14 @@ def exported_model(data, kind, target):
     def build(folder):
         gallery = export.Gallery(data.rows, tuple(str(row) for row in range(len(data.rows))))
         settings = index_builder.choose(*data.rows.shape, kind=kind)
-        return export.build_model(
+        export.build_model(
             folder, gallery, settings=settings, calibrate=True, recall=target, queries=data.tuning, default_k=K
         )
 
-    version, _ = data.exported(f"exported-{kind}-{target}", build)
-    return export.load(version)
+    return data.cache.get(f"exported-{kind}-{target}", build, export.load)
 
 
-def exported_method(name, model, build_seconds, singles=200):
+def exported_method(name, model, singles=200):
     """The signature `search_embeddings`, called from Python."""
     import tensorflow as tf
 
@@ -167,27 +152,25 @@ def exported_method(name, model, build_seconds, singles=200):
     def search(queries):
         return model.signatures["search_embeddings"](embeddings=tf.constant(queries), k=k)["indices"].numpy()
 
-    return Method(name, search, search, build_seconds, singles)
+    return Method(name, search, search, singles)
 
 
 def scann_method(data, settings):
     """ScaNN's own Python API with the settings that the exported index ended up with."""
     import scann
 
-    def build():
+    def build(path):
         builder = scann.scann_ops_pybind.builder(data.rows, K, "dot_product")
         if settings["kind"] == "tree":
             builder = builder.tree(
                 settings["leaves"], settings["leaves_to_search"], training_sample_size=len(data.rows), spherical=True
             )
-        return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"]).build()
-
-    def save(searcher, path):
+        searcher = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"]).build()
         path.mkdir(exist_ok=True)
         searcher.serialize(str(path), relative_path=True)
 
     name = f"scann-{settings['kind']}-{settings['leaves']}"
-    searcher, seconds = data.cache.get(name, build, save, lambda p: scann.scann_ops_pybind.load_searcher(str(p)))
+    searcher = data.cache.get(name, build, lambda path: scann.scann_ops_pybind.load_searcher(str(path)))
     options = {
         "final_num_neighbors": K,
         "pre_reorder_num_neighbors": settings["reorder"],
@@ -200,7 +183,7 @@ def scann_method(data, settings):
     def batch(queries):
         return searcher.search_batched_parallel(queries, **options)[0].astype(np.int64)
 
-    return Method(f"ScaNN's Python API, the same {settings['kind']}", single, batch, seconds)
+    return Method(f"ScaNN's Python API, the same {settings['kind']}", single, batch)
 
 
 class Peers:
@@ -220,48 +203,38 @@ class Peers:
         self._faiss = faiss
         self.flat = faiss.IndexFlatIP(data.dim)
         self.flat.add(data.rows)
-        self.ivf, self.ivf_seconds = self._faiss_index(data, "ivf1000", self._build_ivf)
-        self.hnsw, self.hnsw_seconds = self._faiss_index(data, "hnsw16", self._build_hnsw)
 
-        def build_lib():
+        def build_ivf(path):
+            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(data.dim), data.dim, 1000, faiss.METRIC_INNER_PRODUCT)
+            index.train(data.rows)
+            index.add(data.rows)
+            faiss.write_index(index, str(path))
+
+        def build_hnsw(path):
+            index = faiss.IndexHNSWFlat(data.dim, 16, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = 100
+            index.add(data.rows)
+            faiss.write_index(index, str(path))
+
+        def build_lib(path):
             index = hnswlib.Index("ip", data.dim)
             index.init_index(len(data.rows), M=16, ef_construction=100)
             index.add_items(data.rows)
-            return index
+            index.save_index(str(path))
 
         def load_lib(path):
             index = hnswlib.Index("ip", data.dim)
             index.load_index(str(path), len(data.rows))
             return index
 
-        self.lib, self.lib_seconds = data.cache.get(
-            "hnswlib16", build_lib, lambda index, path: index.save_index(str(path)), load_lib
-        )
-
-    def _faiss_index(self, data, name, build):
-        def save(index, path):
-            self._faiss.write_index(index, str(path))
-
-        return data.cache.get(name, lambda: build(data), save, lambda path: self._faiss.read_index(str(path)))
-
-    def _build_ivf(self, data):
-        index = self._faiss.IndexIVFFlat(
-            self._faiss.IndexFlatIP(data.dim), data.dim, 1000, self._faiss.METRIC_INNER_PRODUCT
-        )
-        index.train(data.rows)
-        index.add(data.rows)
-        return index
-
-    def _build_hnsw(self, data):
-        index = self._faiss.IndexHNSWFlat(data.dim, 16, self._faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 100
-        index.add(data.rows)
-        return index
+        self.ivf = data.cache.get("ivf1000", build_ivf, lambda path: faiss.read_index(str(path)))
+        self.hnsw = data.cache.get("hnsw16", build_hnsw, lambda path: faiss.read_index(str(path)))
+        self.lib = data.cache.get("hnswlib16", build_lib, load_lib)
 
     def exact(self, queries):
         return self.flat.search(queries, K)[1]
 
-    def method(self, name, index, seconds, configure=lambda: None, singles=200):
+    def method(self, name, index, configure=lambda: None, singles=200):
         """A faiss index as a method."""
 
         def search(queries, threads):
@@ -269,18 +242,15 @@ class Peers:
             self._faiss.omp_set_num_threads(threads)
             return index.search(queries, K)[1]
 
-        return Method(name, lambda query: search(query, 1), lambda queries: search(queries, THREADS), seconds, singles)
+        return Method(name, lambda query: search(query, 1), lambda queries: search(queries, THREADS), singles)
 
     def ivf_method(self, probes):
-        return self.method(
-            f"faiss IVF1000, {probes} probes", self.ivf, self.ivf_seconds, lambda: setattr(self.ivf, "nprobe", probes)
-        )
+        return self.method(f"faiss IVF1000, {probes} probes", self.ivf, lambda: setattr(self.ivf, "nprobe", probes))
 
     def hnsw_method(self, effort):
         return self.method(
             f"faiss HNSW16, ef {effort}",
             self.hnsw,
-            self.hnsw_seconds,
             lambda: setattr(self.hnsw.hnsw, "efSearch", effort),
         )
 
@@ -293,7 +263,6 @@ class Peers:
             f"hnswlib M16, ef {effort}",
             lambda query: search(query, 1),
             lambda queries: search(queries, THREADS),
-            self.lib_seconds,
         )
 
 
@@ -320,7 +289,7 @@ def index_part(data, arguments):
             index = model.manifest["index"]
             effort = f", {index['leaves_to_search']} of {index['leaves']} leaves" if kind == "tree" else ""
             name = f"exported graph, {kind}{effort}"
-            methods += [exported_method(name, model, index["build_seconds"]), scann_method(data, index)]
+            methods += [exported_method(name, model), scann_method(data, index)]
         methods += [
             tuned(peers.ivf_method, peers.IVF_EFFORTS, data, exact_tuning, target),
             tuned(peers.hnsw_method, peers.GRAPH_EFFORTS, data, exact_tuning, target),
@@ -329,15 +298,15 @@ def index_part(data, arguments):
         if target == max(arguments.recalls):
             twin = export.load(models["hashing"].folder, brute_force=True)
             methods += [
-                exported_method("exported graph, exact twin", twin, 0.0, 50),
-                peers.method("faiss exact", peers.flat, 0.0, singles=50),
+                exported_method("exported graph, exact twin", twin, 50),
+                peers.method("faiss exact", peers.flat, singles=50),
             ]
         if arguments.build_only:
             continue
         measure(methods, data.queries, exact, arguments.rounds)
         print(f"\n## {len(data.rows):,} x {data.dim}, recall@{K} of at least {target}, {THREADS} cores\n")
         table(
-            ["method", f"recall@{K}", "one query, ms", f"{QUERIES} queries, 1/s", "cores", "built, s"],
+            ["method", f"recall@{K}", "one query, ms", f"{QUERIES} queries, 1/s", "cores"],
             [
                 [
                     method.name,
@@ -345,7 +314,6 @@ def index_part(data, arguments):
                     spread_of(method.latency, ".3f", min),
                     spread_of(method.rate, ",.0f", max),
                     f"{np.median(method.cores):.1f}",
-                    f"{method.build_seconds:.0f}",
                 ]
                 for method in methods
             ],
@@ -516,9 +484,9 @@ def served_model(data):
             [keras.Input(shape), keras.layers.Rescaling(1 / 127.5, -1), backbone, keras.layers.Dense(data.dim)]
         )
         gallery = export.Gallery(data.rows, tuple(f"item {row}" for row in range(len(data.rows))))
-        return export.build_model(folder, gallery, encoder, ImagePreprocessing(224), queries=data.tuning, recall=0.95)
+        export.build_model(folder, gallery, encoder, ImagePreprocessing(224), queries=data.tuning, recall=0.95)
 
-    return export.load(data.exported("served", build)[0])
+    return data.cache.get("served", build, export.load)
 
 
 def server_part(data, arguments):
