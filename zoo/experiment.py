@@ -12,6 +12,7 @@ from zoo.files import as_json, read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
 from zoo.record import make_record, protocol_table
+from zoo.saved_run import SELECTION_RUN
 from zoo.tables import metrics_table
 from zoo.training import SELECTION, evaluated_epochs, finished, preprocessing, train, validate
 
@@ -51,7 +52,7 @@ class Experiment:
 
     def selection_folder(self, arm: str) -> pathlib.Path:
         """Folder of the run that chooses the arm's epoch."""
-        return self.folder / arm / "selection"
+        return self.folder / arm / SELECTION_RUN
 
     def selected_epoch(self, arm: str) -> int | None:
         """The epoch, from 1, that the arm's selection run chose; None where there is no such run."""

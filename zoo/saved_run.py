@@ -9,6 +9,8 @@ import numpy as np
 from zoo.files import read_json
 
 RUN_FORMAT = 1
+SELECTION_RUN = "selection"
+"""Folder, beside those of an arm's seeds, of the run that chooses its epoch on held-out training classes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def run_folders(path: pathlib.Path) -> list[pathlib.Path]:
     if (path / "experiment.json").is_file():
         return [path / name for name in read_json(path / "experiment.json")["runs"]]
     if path.is_dir():
-        below = sorted(file.parent for file in path.glob("*/run.json"))
+        below = sorted(file.parent for file in path.glob("*/run.json") if file.parent.name != SELECTION_RUN)
         if below:
             return below
         raise ValueError(f"{path} holds neither run.json nor experiment.json. Give a folder that zoo.reproduce wrote.")

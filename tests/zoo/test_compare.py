@@ -37,6 +37,14 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert compare.wording(one) == "higher, beyond what seeds alone produce"
 
 
+def test_arms_can_be_compared_by_folder_and_their_selection_runs_are_left_out(tmp_path):
+    folder = experiment(tmp_path, baseline=BASE[:3], das=BETTER[:3], other=BASE[:3])
+    (folder / "das" / "selection").mkdir()
+    (folder / "das" / "selection" / "run.json").write_text("{}")
+    groups = compare.read_groups([folder / "other", folder / "das"])
+    assert [(group.name, len(group.values)) for group in groups] == [("other", 3), ("das", 3)]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [

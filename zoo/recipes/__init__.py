@@ -20,6 +20,7 @@ from zoo.recipes.folder import FOLDER
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
 from zoo.recipes.inshop import INSHOP
 from zoo.recipes.omniglot import OMNIGLOT
+from zoo.recipes.omniglot_das import OMNIGLOT_DAS
 from zoo.recipes.omniglot_pddm import OMNIGLOT_PDDM
 from zoo.recipes.pddm import CARS196_CROPPED_PDDM, CARS196_PDDM, CUB200_CROPPED_PDDM, CUB200_PDDM
 from zoo.recipes.sop import SOP, SOP_IBN, SOP_LOSSES, SOP_TOP_K
@@ -31,6 +32,7 @@ RECIPES: dict[str, Recipe] = {
         DIGITS_LOSSES,
         DIGITS_PDDM,
         OMNIGLOT,
+        OMNIGLOT_DAS,
         OMNIGLOT_PDDM,
         CUB200,
         CUB200_IBN,
