@@ -14,6 +14,7 @@ from export.versions import BRUTE_FORCE, GALLERY
 # Images in one call of the graph; more are split, so that memory stays bounded.
 BATCH_IMAGES = 64
 BATCH_QUERIES = 1024
+ASSERTION = "assertion failed: "
 
 
 def load(path: str | pathlib.Path, *, brute_force: bool = False, verify: bool = False) -> "SearchModel":
@@ -184,7 +185,10 @@ def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(("Graph execution error", "Detected at node"))]
     texts = [line for line in lines if not line.startswith(("<stack", "[[", "File ", "(0)", "(1)"))]
-    return (texts or lines or ["unknown error"])[0].split(" [Op:")[0].split("\t [[")[0]
+    text = (texts or lines or ["unknown error"])[0].split(" [Op:")[0].split("\t [[")[0]
+    if text.startswith(ASSERTION):
+        text = text.removeprefix(ASSERTION).split(" [Condition ")[0].strip("[]").replace("] [", " ")
+    return text
 
 
 def _positional(signature: Any) -> tuple[dict[str, Any], Callable[..., dict[str, Any]]]:
