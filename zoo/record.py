@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import Benchmark
+from zoo import recipes
 from zoo.files import as_json, read_json
+from zoo.recipe import Recipe
 from zoo.tables import markdown, mean_and_spread, title
 from zoo.training import evaluated_epochs
 
@@ -34,6 +36,7 @@ def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any
             "format": RECORD_FORMAT,
             "name": recipe.name,
             "recipe": portable(recipe.to_dict()),
+            "changed_settings": changed_settings(recipe),
             "seeds": recipe.seeds,
             "data": {
                 "benchmark": recipe.benchmark,
@@ -55,6 +58,12 @@ def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any
             "machine": _distinct(config["machine"] for config in configs),
         }
     )
+
+
+def changed_settings(recipe: Recipe) -> list[str]:
+    """The fields that `--set` and its like have changed in a recipe of the zoo, other than its seeds."""
+    shipped, now = recipes.get(recipe.name).to_dict(), recipe.to_dict()
+    return [name for name, value in shipped.items() if name not in ("seeds", "weights") and now[name] != value]
 
 
 def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
@@ -122,9 +131,12 @@ def protocol_table(record: Mapping[str, Any], metric: str = "recall@1") -> str:
         record: As `make_record` gives it.
         metric: The metric to show, in per cent, mean ± sample standard deviation over seeds.
     """
-    rows = [[title(metric), *WAYS.values(), "published"]]
+    subset, settings = record["data"]["subset"], record["changed_settings"]
+    head = f"published, with other {', '.join(settings)}" if settings else "published"
+    rows = [[title(metric), *WAYS.values(), head]]
     for arm, values in record["arms"].items():
-        published = (values["published"] or {}).get("metrics", {})
+        # On part of the data a published figure would say nothing.
+        published = {} if subset else (values["published"] or {}).get("metrics", {})
         rows.append(
             [
                 arm,

@@ -107,8 +107,8 @@ def reproduce(
     print(f"Search the exported index ({recipe.shipped}, seed {recipe.seeds[0]}):")
     print(f"    {_python()} -m export.search {experiment.model_dir} {query}")
     print("Look at the pictures:")
-    for picture in ("learning_curve.png", "neighbours.png"):
-        print(f"    {_python()} -m webbrowser {(folder / picture).absolute().as_uri()}")
+    for picture in sorted(set(folder.glob("*.png")) - {query}):
+        print(f"    {_python()} -m webbrowser {picture.absolute().as_uri()}")
     data = "" if data_dir is None else f" --data-dir {data_dir}"
     print("Make a page with all there is to see of a run, and compare the arms:")
     print(f"    {_python()} -m zoo.report {folder}{data}")

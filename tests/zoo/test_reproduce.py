@@ -76,6 +76,7 @@ def test_record_says_what_was_run_and_what_each_way_to_choose_the_epoch_gives(fi
     assert record["data"]["fingerprint"] == load("digits").fingerprint
     assert record["data"]["train"] == {"images": 901, "classes": 5}
     assert record["recipe"]["epochs"] == 2
+    assert record["changed_settings"] == ["epochs", "backbone_options"]
     assert {"python", "tensorflow", "keras", "scann"} <= set(record["versions"][0])
     assert set(record["code"][0]) == {"keras-dml", "commit", "modified"}
     for arm, values in record["arms"].items():
@@ -108,9 +109,12 @@ def test_published_figures_stand_beside_ours():
         "a": {"published": {"metrics": {"recall@1": 66.46}}, "last": row, "best_test": row, "selected": row},
         "b": {"published": None, "last": row, "best_test": row},
     }
-    first, second = protocol_table({"arms": arms}).splitlines()[2:]
+    record = {"arms": arms, "data": {"subset": False}, "changed_settings": []}
+    first, second = protocol_table(record).splitlines()[2:]
     assert [cell.strip() for cell in first.split("|")[1:-1]] == ["a", *["60.00 ± 14.14"] * 3, "66.46"]
     assert [cell.strip() for cell in second.split("|")[1:-1]] == ["b", "60.00 ± 14.14", "-", "60.00 ± 14.14", "-"]
+    assert "66.46" not in protocol_table({**record, "data": {"subset": True}})
+    assert "published, with other epochs" in protocol_table({**record, "changed_settings": ["epochs"]})
 
 
 @pytest.mark.parametrize(
