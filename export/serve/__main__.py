@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-k", int, "N", "most neighbours per query")
     add("--max-results", int, "N", "most neighbours of a request, all queries together")
     add("--max-concurrency", int, "N", "requests worked on or waiting; more are refused with 429")
-    add("--max-batch", int, "N", "most rows computed together for several requests")
+    add("--max-batch", int, "N", "most rows computed together for several requests; of images at most 8")
     add("--workers", int, "N", "batches computed at the same time")
     add("--timeout", float, "S", "seconds from a request to its answer")
     add("--read-timeout", float, "S", "seconds for a client to send its headers, and again for the body")
