@@ -14,7 +14,17 @@ from zoo.recipe import Recipe
 from zoo.record import make_record, protocol_table
 from zoo.saved_run import SELECTION_RUN
 from zoo.tables import metrics_table
-from zoo.training import SELECTION, evaluated_epochs, finished, preprocessing, train, validate
+from zoo.training import (
+    SELECTION,
+    epochs_done,
+    evaluated_epochs,
+    finished,
+    preprocessing,
+    remove_checkpoint,
+    train,
+    validate,
+    weights_identity,
+)
 
 if TYPE_CHECKING:
     from keras_dml.evaluation import ClassFold
@@ -80,9 +90,12 @@ class Experiment:
         Raises:
             ValueError: If it holds an experiment with other settings, on other data or with another number of folds,
                 or the recipe has settings that do not exist.
-            FileNotFoundError: If the recipe's weights file is missing.
+            FileNotFoundError: If a weights file is missing that is still needed.
         """
         validate(self.recipe)
+        if not self.finished(benchmark):
+            for arm in self.recipe.arms:
+                weights_identity(self.recipe.arm(arm).weights)
         path = self.folder / "experiment.json"
         config = {
             "format": EXPERIMENT_FORMAT,
@@ -105,8 +118,7 @@ class Experiment:
                 )
             # Finished runs are not trained again: with other data, old runs would be compared with new ones.
             for name, what in (("data", "on other data"), ("folds", "with another number of folds")):
-                # Experiments begun by older versions do not say.
-                if before.get(name, after[name]) != after[name]:
+                if before[name] != after[name]:
                     raise ValueError(
                         f"{self.folder} holds an experiment {what} ({name}: {before[name]}, now {after[name]}). "
                         "Nothing was changed. Give another --output, or delete the folder first"
@@ -116,8 +128,12 @@ class Experiment:
 
     def train(self, benchmark: Benchmark, tensorboard: bool = False) -> None:
         """Trains every run that is not finished, with progress on the terminal."""
-        missing = [run for run in self._all_runs(benchmark) if not finished(run[2])]
-        progress = Progress(sum(self.recipe.arm(arm).epochs for arm, *_ in missing))
+        runs = self._all_runs(benchmark)
+        missing = [run for run in runs if not finished(run[2])]
+        for run in runs:
+            if run not in missing:
+                remove_checkpoint(run[2])
+        progress = Progress(sum(self.recipe.arm(arm).epochs - epochs_done(folder) for arm, _, folder, _ in missing))
         for arm, seed, folder, held_out in missing:
             epochs = self.recipe.arm(arm).epochs
             name = f"{arm}, seed {seed}" if held_out is None else f"{arm}, selection"

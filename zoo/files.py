@@ -1,5 +1,6 @@
 """Files of a run folder, each written whole or not at all."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -25,6 +26,12 @@ def as_json(value: Any) -> Any:
 def read_json(path: pathlib.Path) -> Any:
     """Reads what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -8,14 +8,12 @@ class Progress:
     """Progress of an experiment on the terminal; in a log file, a line now and then.
 
     Args:
-        epochs: Epochs in all, over all runs.
-        done: Epochs of runs that were finished before.
+        epochs: Epochs that are still to be trained, over all runs.
     """
 
-    def __init__(self, epochs: int, done: int = 0) -> None:
+    def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.done = done
-        self._done_before = done
+        self.done = 0
         self._started = time.monotonic()
         self._next_log = 0.0
         self._live = sys.stdout.isatty()
@@ -24,7 +22,7 @@ class Progress:
         """Shows the end of an epoch."""
         self.done += 1
         spent = time.monotonic() - self._started
-        left = spent / (self.done - self._done_before) * (self.epochs - self.done)
+        left = spent / self.done * (self.epochs - self.done)
         shown = {"loss": logs["loss"], **{k: v for k, v in logs.items() if k in ("val_recall@1", "val_map@r")}}
         numbers = "  ".join(f"{name.removeprefix('val_')} {value:.4f}" for name, value in shown.items())
         text = f"{run:<18} epoch {epoch}/{run_epochs}  {numbers}  {int(left) // 60}:{int(left) % 60:02d} left"

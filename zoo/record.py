@@ -1,7 +1,5 @@
 """The record of an experiment: what was run, on what, and what came out, beside the published figures."""
 
-import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +29,12 @@ def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any
     """
     recipe = experiment.recipe
     configs = [read_json(experiment.run_folder(*run) / "run.json") for run in experiment.runs]
+    sessions = [session for config in configs for session in config["sessions"]]
     return as_json(
         {
             "format": RECORD_FORMAT,
             "name": recipe.name,
-            "recipe": portable(recipe.to_dict()),
+            "recipe": {**recipe.to_dict(), "weights": configs[0]["weights"]},
             "changed_settings": changed_settings(recipe),
             "seeds": recipe.seeds,
             "data": {
@@ -53,17 +52,20 @@ def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any
                 },
             },
             "arms": {arm: _arm(experiment, arm) for arm in recipe.arms},
-            "code": _distinct(config["code"] for config in configs),
-            "versions": _distinct(config["versions"] for config in configs),
-            "machine": _distinct(config["machine"] for config in configs),
+            **{name: _distinct(session[name] for session in sessions) for name in ("code", "versions", "machine")},
         }
     )
 
 
 def changed_settings(recipe: Recipe) -> list[str]:
     """The fields that `--set` and its like have changed in a recipe of the zoo, other than its seeds."""
-    shipped, now = recipes.get(recipe.name).to_dict(), recipe.to_dict()
-    return [name for name, value in shipped.items() if name not in ("seeds", "weights") and now[name] != value]
+    if recipe.name not in recipes.RECIPES:
+        return []
+    shipped, now = recipes.RECIPES[recipe.name].to_dict(), recipe.to_dict()
+    # Which file of pretrained weights is taken is up to the user; whether there are any is not.
+    for settings in (shipped, now):
+        settings["weights"] = settings["weights"] is not None
+    return [name for name, value in shipped.items() if name != "seeds" and now[name] != value]
 
 
 def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
@@ -108,29 +110,21 @@ def _distinct(values: Any) -> list[Any]:
     return found
 
 
-def portable(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with weights files named by their content, as their place says nothing on another machine."""
-    return {**recipe, "weights": _weights(recipe["weights"])}
-
-
-def _weights(weights: str | None) -> Any:
-    if weights in (None, "imagenet"):
-        return weights
-    path = pathlib.Path(str(weights))
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
 WAYS = {"last": "last epoch", "selected": "epoch chosen on training classes", "best_test": "paper protocol"}
 """Ways to choose the epoch, as headings. "Paper protocol": the best test epoch."""
 
 
-def protocol_table(record: Mapping[str, Any], metric: str = "recall@1") -> str:
+def protocol_table(record: Mapping[str, Any]) -> str:
     """What each way to choose the epoch gives, beside the published figure, in Markdown.
 
     Args:
         record: As `make_record` gives it.
-        metric: The metric to show, in per cent, mean ± sample standard deviation over seeds.
+
+    Returns:
+        Recall@1, or the metric that was published, in per cent: mean ± sample standard deviation over seeds.
     """
+    figures = [arm["published"]["metrics"] for arm in record["arms"].values() if arm["published"]]
+    metric = "recall@1" if not figures or "recall@1" in figures[0] else next(iter(figures[0]))
     subset, settings = record["data"]["subset"], record["changed_settings"]
     head = f"published, with other {', '.join(settings)}" if settings else "published"
     rows = [[title(metric), *WAYS.values(), head]]

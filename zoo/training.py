@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.suggestions import unknown_name
-from zoo.files import as_json, read_json, write_json
+from zoo.files import as_json, read_json, sha256, write_json
 from zoo.recipe import Options, Recipe
 
 if TYPE_CHECKING:
@@ -83,26 +83,39 @@ def validate(recipe: Recipe) -> None:
     Raises:
         ValueError: For a loss, an augmentation or an optimiser that does not exist, arguments they do not take, or
             sizes that do not fit.
-        FileNotFoundError: For a weights file that is missing.
     """
     recipe.arm(recipe.shipped)
     for name in recipe.arms:
         arm = recipe.arm(name)
-        if arm.weights not in (None, "imagenet") and not pathlib.Path(arm.weights).is_file():
-            raise FileNotFoundError(
-                f'There is no weights file {arm.weights}. --weights takes "imagenet" or a file; --set weights=None '
-                "starts from random weights"
-            )
-        if arm.optimizer not in OPTIMIZERS:
-            raise ValueError(unknown_name("optimizer", arm.optimizer, OPTIMIZERS))
         preprocessing(arm)
-        build_augment(arm)
-        build_loss(arm.loss, arm.loss_args, num_classes=2)
+        try:
+            build_optimizer(arm, arm.learning_rate)
+            build_augment(arm)
+            build_loss(arm.loss, arm.loss_args, num_classes=2)
+        except TypeError as error:
+            raise ValueError(f"Arm {name!r} has settings that do not exist or do not fit: {error}") from error
         if arm.das is not None and arm.embedding_dim is not None and arm.das.top_k > arm.embedding_dim:
             raise ValueError(
                 f"Arm {name!r}: `das.top_k` must be at most the embedding width. Received: top_k={arm.das.top_k}, "
                 f"embedding_dim={arm.embedding_dim}"
             )
+
+
+def weights_identity(weights: str | None) -> Any:
+    """What the backbone starts from, for records: a file is named by its content, as its place is nobody's business.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+    """
+    if weights in (None, "imagenet"):
+        return weights
+    path = pathlib.Path(str(weights))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'There is no weights file {path}. --weights takes "imagenet" or a file; --set weights=None starts from '
+            "random weights"
+        )
+    return {"file": path.name, "sha256": sha256(path)}
 
 
 def build_encoder(recipe: Recipe) -> "keras.Model":
@@ -127,7 +140,17 @@ def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
     known = {"random_resized_crop": RandomResizedCrop, "random_affine": RandomAffine}
     if recipe.augment not in known:
         raise ValueError(unknown_name("augmentation", recipe.augment, known))
-    return known[recipe.augment](recipe.input_size, recipe.channels, **recipe.augment_args)
+    augment = known[recipe.augment]
+    _check_arguments(recipe.augment, augment, recipe.augment_args)
+    return augment(recipe.input_size, recipe.channels, **recipe.augment_args)
+
+
+def _check_arguments(name: str, builder: Callable[..., Any], arguments: Options) -> None:
+    """Refuses arguments that `builder` does not name, with the nearest that it does."""
+    known = [key for key, one in inspect.signature(builder).parameters.items() if one.kind is not one.VAR_KEYWORD]
+    for key in arguments:
+        if key not in known:
+            raise ValueError(unknown_name(f"argument of {name}", key, known))
 
 
 def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
@@ -146,6 +169,7 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
     if library:
         raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {library}:{name}")
     loss = losses.loss_class(name)
+    _check_arguments(name, loss, arguments)
     arguments = dict(arguments)
     if "num_classes" in inspect.signature(loss).parameters:
         arguments.setdefault("num_classes", num_classes)
@@ -154,6 +178,18 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
         inner = {"name": inner} if isinstance(inner, str) else dict(inner)
         arguments["loss"] = build_loss(inner.pop("name"), inner, num_classes)
     return loss(**arguments)
+
+
+def build_optimizer(recipe: Recipe, rate: Any) -> "keras.optimizers.Optimizer":
+    """The recipe's optimizer at `rate`, a number or a schedule."""
+    import keras
+
+    if recipe.optimizer not in OPTIMIZERS:
+        raise ValueError(unknown_name("optimizer", recipe.optimizer, OPTIMIZERS))
+    kind = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[recipe.optimizer]
+    _check_arguments(recipe.optimizer, kind, recipe.optimizer_args)
+    momentum = {"momentum": 0.9} if recipe.optimizer == "sgd" else {}
+    return kind(rate, **{**momentum, **recipe.optimizer_args})
 
 
 def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_per_epoch: int, seed: int) -> Any:
@@ -184,9 +220,7 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
             boundaries = [epoch * steps_per_epoch for epoch in recipe.milestones]
             values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
             schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-        if recipe.optimizer == "sgd":
-            return keras.optimizers.SGD(schedule, **{"momentum": 0.9, **recipe.optimizer_args})
-        return keras.optimizers.Adam(schedule, **recipe.optimizer_args)
+        return build_optimizer(recipe, schedule)
 
     model.compile(
         optimizer=optimizer(recipe.learning_rate),
@@ -215,6 +249,12 @@ def evaluate(encoder: "keras.Model", recipe: Recipe, query: "Split", gallery: "S
     return summary(evaluate_retrieval(embed(encoder, recipe, query), query.labels, *found, ks=recipe.ks))
 
 
+def epochs_done(folder: pathlib.Path) -> int:
+    """Epochs that an unfinished run in `folder` need not repeat."""
+    path = folder / "progress.json"
+    return read_json(path)["epochs"] if path.exists() else 0
+
+
 def finished(folder: pathlib.Path) -> bool:
     """Whether the run in `folder` has been trained and evaluated to its end."""
     return (folder / "metrics.json").exists()
@@ -233,7 +273,8 @@ def train(
     """Trains one arm with one seed, or goes on where an interrupted training stopped.
 
     State is saved after every epoch: weights, optimisers, the state of DAS and of the loss, and the history. A batch
-    depends on the seed and the step alone, so a resumed run is the run that was interrupted.
+    depends on the seed and the step alone, so a resumed run is the run that was interrupted: on a CPU bit for bit; an
+    accelerator may add in another order from run to run.
 
     Args:
         recipe: The experiment.
@@ -268,6 +309,7 @@ def train(
         augment=build_augment(settings),
     )
     model = build_model(settings, encoder, training.num_classes, batches.steps_per_epoch, seed)
+    session = {"versions": versions(), "code": code_version(), "machine": machine()}
     config = {
         "format": RUN_FORMAT,
         "name": recipe.name,
@@ -279,20 +321,21 @@ def train(
         "recipe": settings.to_dict(),
         "preprocessing": inputs.to_config(),
         "embedding_dim": encoder.output_shape[-1],
-        "versions": versions(),
-        "code": code_version(),
-        "machine": machine(),
+        "weights": weights_identity(settings.weights),
+        **session,
+        "sessions": [session],
     }
     checkpoint = _Checkpoint(folder, config)
     best = folder / "best-encoder.weights.h5"
-    epochs_done, history, seconds = checkpoint.restore(model)
-    if not epochs_done:
+    first, history, seconds = checkpoint.restore(model, session)
+    if not first:
         checkpoint.begin(evaluate(encoder, settings, checked, checked_gallery))
 
     def end_of_epoch(epoch: int, logs: dict[str, float]) -> None:
         for name, value in logs.items():
             history.setdefault(name, []).append(float(value))
-        if fold is not None and SELECTION in logs and logs[SELECTION] == max(history[SELECTION]):
+        # The first of equally good epochs, as wherever an epoch is chosen.
+        if fold is not None and SELECTION in logs and int(np.argmax(history[SELECTION])) == len(history[SELECTION]) - 1:
             aside = best.with_name(f"partial-{best.name}")
             encoder.save_weights(aside)
             os.replace(aside, best)
@@ -300,11 +343,11 @@ def train(
         if report is not None:
             report(epoch + 1, logs)
 
-    if epochs_done < settings.epochs:
+    if first < settings.epochs:
         model.fit(
-            batches.dataset(epochs_done * batches.steps_per_epoch),
+            batches.dataset(first * batches.steps_per_epoch),
             steps_per_epoch=batches.steps_per_epoch,
-            initial_epoch=epochs_done,
+            initial_epoch=first,
             epochs=settings.epochs,
             verbose=0,
             callbacks=[
@@ -321,8 +364,9 @@ def train(
         )
     if fold is not None:
         encoder.load_weights(best)
+    # A run with held-out classes has looked at those alone until now.
     metrics = {
-        "untrained": checkpoint.untrained,
+        "untrained" if fold is None else "untrained_held_out": checkpoint.untrained,
         "last" if fold is None else "selected": evaluate(encoder, settings, benchmark.test, benchmark.gallery),
         "seconds": seconds + time.time() - started,
     }
@@ -331,7 +375,7 @@ def train(
         _write_projector(folder, benchmark.test)
     write_json(folder / "history.json", history)
     write_json(folder / "metrics.json", metrics)
-    checkpoint.remove()
+    remove_checkpoint(folder)
 
 
 def _save_result(folder: pathlib.Path, model: Any, recipe: Recipe, benchmark: Benchmark) -> None:
@@ -385,18 +429,20 @@ class _Checkpoint:
         self.config = config
         self.untrained: dict[str, float] = {}
 
-    def restore(self, model: "keras.Model") -> tuple[int, dict[str, list[float]], float]:
-        """Loads the saved state into `model`; epochs done, history and seconds spent so far."""
+    def restore(self, model: "keras.Model", session: dict[str, Any]) -> tuple[int, dict[str, list[float]], float]:
+        """Loads the saved state into `model` and notes who goes on; epochs done, history and seconds spent so far."""
         path = self.folder / "progress.json"
         if not path.exists():
             return 0, {}, 0.0
         before = read_json(self.folder / "run.json")
-        settled = ("recipe", "held_out_classes", "data")
-        if any(before[name] != as_json(self.config[name]) for name in settled):
+        settled = ("recipe", "held_out_classes", "data", "weights")
+        if any(before.get(name) != as_json(self.config[name]) for name in settled):
             raise ValueError(
                 f"The unfinished run in {self.folder} was started with other settings or data. "
                 "Give another --output, or delete the folder, or repeat the settings it was started with"
             )
+        if as_json(session) not in before["sessions"]:
+            write_json(self.folder / "run.json", {**before, "sessions": [*before["sessions"], session]})
         progress = read_json(path)
         self.untrained = progress["untrained"]
         if progress["weights"] is not None:
@@ -426,8 +472,9 @@ class _Checkpoint:
         state = {"epochs": epochs, "history": history, "seconds": seconds, "weights": weights}
         write_json(self.folder / "progress.json", {**state, "untrained": self.untrained})
 
-    def remove(self) -> None:
-        """Deletes the state of a run that is finished."""
-        (self.folder / "progress.json").unlink(missing_ok=True)
-        for old in self.folder.glob("*.weights.h5"):
-            old.unlink()
+
+def remove_checkpoint(folder: pathlib.Path) -> None:
+    """Deletes the state of a run that is finished."""
+    (folder / "progress.json").unlink(missing_ok=True)
+    for old in folder.glob("*.weights.h5"):
+        old.unlink()

@@ -15,7 +15,7 @@ from keras_dml.evaluation import evaluate_retrieval
 from zoo import recipes, reproduce, training
 from zoo.experiment import Experiment
 from zoo.recipe import DAS, Recipe, override
-from zoo.record import portable, protocol_table
+from zoo.record import changed_settings, protocol_table
 from zoo.tables import metrics_table
 
 SMALL = ["--epochs", "2", "--seed", "3", "--set", "backbone_options.widths=(4, 8)"]
@@ -99,8 +99,31 @@ def test_records_name_weights_by_content(tmp_path):
     path = tmp_path / "secret-place" / "weights.h5"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    shown = portable(dataclasses.replace(recipes.get("digits"), weights=str(path)).to_dict())["weights"]
+    shown = training.weights_identity(str(path))
     assert shown == {"file": "weights.h5", "sha256": hashlib.sha256(b"weights").hexdigest()}
+
+
+def test_changed_settings_are_told_from_a_choice_of_weights_file():
+    recipe = recipes.get("cub200")
+    assert changed_settings(recipe) == []
+    assert changed_settings(dataclasses.replace(recipe, weights="file.h5", seeds=(7,))) == []
+    assert changed_settings(dataclasses.replace(recipe, weights=None, epochs=3)) == ["epochs", "weights"]
+    assert changed_settings(dataclasses.replace(recipe, name="mine", epochs=3)) == []
+
+
+def test_a_run_names_every_code_that_worked_on_it(tmp_path, monkeypatch):
+    def stop(epoch, logs):
+        raise Stopped
+
+    benchmark = load("digits")
+    monkeypatch.setattr(training, "code_version", lambda: {"commit": "one"})
+    with pytest.raises(Stopped):
+        training.train(small_recipe(), "das", 5, benchmark, tmp_path, stop)
+    monkeypatch.setattr(training, "code_version", lambda: {"commit": "two"})
+    training.train(small_recipe(), "das", 5, benchmark, tmp_path)
+    config = read(tmp_path / "run.json")
+    assert [session["code"]["commit"] for session in config["sessions"]] == ["one", "two"]
+    assert config["code"] == {"commit": "one"}
 
 
 def test_published_figures_stand_beside_ours():
@@ -126,6 +149,9 @@ def test_published_figures_stand_beside_ours():
         (["--set", "loss=multi_similarty"], "Did you mean"),
         (["--set", "optimizer=adm"], "Did you mean 'adam'"),
         (["--set", "loss_args.alfa=1"], "alfa"),
+        (["--set", "loss=multi_similarity", "--set", "loss_args.alfa=1"], "Did you mean 'alpha'"),
+        (["--set", "augment_args.degres=3"], "Did you mean"),
+        (["--set", "optimizer_args.epsilonn=3"], "Did you mean 'epsilon'"),
         (["--set", "classes_per_batch=0"], "classes_per_batch=0"),
     ],
 )
