@@ -14,10 +14,6 @@ from export.serve.loaded_version import LoadedVersion
 from export.serve.metrics import Metrics
 from export.serve.service_error import Code, ServiceError
 
-# Larger batches of images were slower: an encoder's activations leave the processor's caches (43 images/s in batches of
-# up to 64, 57 in batches of up to 8, MobileNetV2 on one core).
-MAX_BATCH_IMAGES = 8
-
 
 @dataclasses.dataclass(eq=False)
 class Job:
@@ -59,14 +55,16 @@ class Batcher:
 
     Args:
         workers: Batches computed at the same time.
-        max_rows: Most rows of a batch of several jobs; of images at most `MAX_BATCH_IMAGES`.
+        max_rows: Most rows of a batch of several jobs.
+        max_images: The same for images, where that is fewer.
         max_cost: Most cost of a batch of several jobs.
         metrics: Told about batches.
     """
 
-    def __init__(self, workers: int, max_rows: int, max_cost: int, metrics: Metrics) -> None:
+    def __init__(self, workers: int, max_rows: int, max_images: int, max_cost: int, metrics: Metrics) -> None:
         self._workers = workers
         self._max_rows = max_rows
+        self._max_images = min(max_rows, max_images)
         self._max_cost = max_cost
         self._metrics = metrics
         self._executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="compute")
@@ -100,7 +98,7 @@ class Batcher:
                 if job.future.done():
                     queue.popleft()
                     continue
-                limit = min(self._max_rows, MAX_BATCH_IMAGES) if job.cost else self._max_rows
+                limit = self._max_images if job.cost else self._max_rows
                 if batch and (rows + job.rows > limit or cost + job.cost > self._max_cost):
                     break
                 batch.append(queue.popleft())

@@ -36,7 +36,9 @@ class SearchService:
         self.store = store
         self.metrics = metrics
         self.draining = False
-        self._batcher = Batcher(config.workers, config.max_batch, config.max_request_pixels, metrics)
+        self._batcher = Batcher(
+            config.workers, config.max_batch, config.max_batch_images, config.max_request_pixels, metrics
+        )
         self._in_flight = 0
 
     @property
