@@ -132,8 +132,8 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
         The encoder's file in `WEIGHTS`.
 
     Raises:
-        ValueError: The name cannot be one, or the run is unfinished, not trained from scratch, does not say by which
-            code, or its encoder does not fit its run.json.
+        ValueError: The name cannot be one, or the run is unfinished, not trained from scratch or not by committed code,
+            or its encoder does not fit its run.json.
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"A name has small letters, digits and underscores. Received: {name!r}")
@@ -143,8 +143,7 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
         raise ValueError(
             f"{saved.folder} has not finished: it lacks metrics.json or encoder.keras. Finish it with zoo.reproduce"
         )
-    if "code" not in saved.config:
-        raise ValueError(f"{saved.folder / 'run.json'} does not say which code trained it. Train it with this version")
+    _check_committed(saved.config, saved.folder / "run.json")
     _check_from_scratch(saved.config, saved.folder)
     _check_shapes(load_encoder(encoder_file), saved.config, encoder_file)
     # A run with held-out classes keeps the encoder of the epoch that they selected, any other that of the last epoch.
@@ -174,6 +173,18 @@ def _index() -> dict[str, dict[str, Any]]:
 def _sha256(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_committed(config: dict[str, Any], file: pathlib.Path) -> None:
+    """Refuses a run of which a part was computed by code that nobody else can have."""
+    # A run that was interrupted has a session for every process that worked on it; older runs have none.
+    for code in (config.get("code"), *(session.get("code") for session in config.get("sessions", []))):
+        if not code or code.get("commit") is None or code.get("modified") is not False:
+            raise ValueError(
+                "Only encoders trained by committed code may ship, so that others can train them too. Expected in "
+                f"{file}: code with a commit and modified=false. Found: {code}. "
+                "Commit your changes and train again, from a git checkout"
+            )
 
 
 def _check_from_scratch(config: dict[str, Any], folder: pathlib.Path) -> None:
@@ -206,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m zoo.pretrained",
         description="Adds the encoder of a finished run to those that ship with the package (zoo/weights), in place of "
-        "the one of that name if there is one. The run must have been trained from scratch.",
+        "the one of that name if there is one. The run must have been trained from scratch, by committed code.",
     )
     parser.add_argument("run", metavar="RUN", help="run folder, or experiment folder for its shipped run")
     parser.add_argument("--name", required=True, help="what zoo.load calls it")

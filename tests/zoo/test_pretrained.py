@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,8 @@ def test_index_and_files_agree():
     for entry in index.values():
         assert (pretrained.WEIGHTS / entry["file"]).stat().st_size == entry["bytes"]
         assert entry["config"]["recipe"]["weights"] is None
+        assert re.fullmatch("[0-9a-f]{40}", entry["config"]["code"]["commit"])
+        assert entry["config"]["code"]["modified"] is False
 
 
 @pytest.mark.parametrize("name", pretrained.names())
@@ -183,11 +186,44 @@ def test_ship_refuses_weights_of_others(weights, run, capsys, changes, message):
     assert sorted(weights.iterdir()) == files
 
 
-@pytest.mark.parametrize(("key", "message"), [("recipe", "weights='unknown'"), ("code", "which code trained it")])
+@pytest.mark.parametrize(("key", "message"), [("recipe", "weights='unknown'"), ("code", "committed code.*Found: None")])
 def test_ship_refuses_a_run_of_unknown_origin(weights, run, key, message):
     change(run / "run.json", lambda config: config.pop(key))
     with pytest.raises(ValueError, match=message):
         pretrained.ship(run, "mine")
+
+
+CLEAN = {"keras-dml": "0.1.0", "commit": "0" * 40, "modified": False}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"modified": True}, {"commit": None}, {"commit": None, "modified": None}, {"modified": None}],
+    ids=str,
+)
+def test_ship_refuses_what_no_commit_trained(weights, run, changes):
+    files = sorted(weights.iterdir())
+    changed = {**CLEAN, **changes}
+    message = f"{run / 'run.json'}.*Found: {changed}. Commit your changes and train again"
+    for edit in (
+        {"code": changed},
+        {"code": changed, "sessions": [{"code": CLEAN}]},
+        # The run was begun with committed code, and went on with other.
+        {"code": CLEAN, "sessions": [{"code": CLEAN}, {"code": changed}]},
+    ):
+        change(run / "run.json", lambda config, edit=edit: config.update(edit))
+        with pytest.raises(ValueError, match=message):
+            pretrained.ship(run, "mine")
+    change(run / "run.json", lambda config: config.update(code=CLEAN, sessions=[{"code": CLEAN}, {}]))
+    with pytest.raises(ValueError, match=r"Found: None\. Commit"):
+        pretrained.ship(run, "mine")
+    assert sorted(weights.iterdir()) == files
+
+
+def test_ship_takes_a_run_of_several_sessions(weights, run):
+    later = {**CLEAN, "commit": "1" * 40}
+    change(run / "run.json", lambda config: config.update(code=CLEAN, sessions=[{"code": CLEAN}, {"code": later}]))
+    assert pretrained.ship(run, "mine") == weights / "mine.keras"
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "encoder.keras"])
