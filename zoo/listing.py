@@ -7,7 +7,7 @@ from typing import Any
 from zoo import recipes
 from zoo.files import read_json
 from zoo.recipe import Recipe
-from zoo.tables import mean_and_spread
+from zoo.tables import mean_and_spread, title
 
 RECORD_FORMAT = 1
 HEAD = """\
@@ -34,9 +34,8 @@ def listing(records: pathlib.Path) -> str:
         rows += ["", (_heading(benchmark), *COLUMNS)]
         for recipe in recipes.RECIPES.values():
             if recipe.benchmark == benchmark:
-                record = _record(records / f"{recipe.name}.json")
-                rows += [f"  {recipe.name}: {recipe.summary}", *_notes(recipe, record)]
-                rows += [_row(recipe.arm(arm), arm, record) for arm in recipe.arms]
+                rows += [f"  {recipe.name}: {recipe.summary}"]
+                rows += _recipe_rows(recipe, _record(records / f"{recipe.name}.json"))
     return _aligned(rows)
 
 
@@ -54,27 +53,49 @@ def _record(path: pathlib.Path) -> Mapping[str, Any] | None:
     return record
 
 
-def _notes(recipe: Recipe, record: Mapping[str, Any] | None) -> list[str]:
-    """Where the numbers of a recipe come from."""
-    published = [recipe.arm(arm).published for arm in recipe.arms]
-    sources = dict.fromkeys(each["source"] for each in published if each)
-    notes = [f"published: {'; '.join(sources)}"] if sources else []
-    if record is not None:
-        seeds = ", ".join(map(str, record["seeds"]))
-        part = "; PART OF THE DATA (--subset), not to be compared with published figures"
-        notes.append(f"measured: seeds {seeds}{part if record['data']['subset'] else ''}")
-    return [f"    {note}" for note in notes]
+def _recipe_rows(recipe: Recipe, record: Mapping[str, Any] | None) -> list[tuple[str, ...] | str]:
+    """Where the numbers of a recipe come from, and a row for each arm.
+
+    What was measured on part of the data has rows of its own, so that it never stands beside a published figure.
+    """
+    metric = _metric(recipe)
+    published = {arm: recipe.arm(arm).published for arm in recipe.arms}
+    figures = {arm: each["metrics"].get(metric) for arm, each in published.items() if each}
+    sources = dict.fromkeys(each["source"] for each in published.values() if each)
+    rows: list[tuple[str, ...] | str] = [f"    published: {'; '.join(sources)}"] if sources else []
+    if record is None:
+        return rows + [_row(arm, metric, figures.get(arm), {}) for arm in recipe.arms]
+    note = f"    measured{_reservations(record)}: seeds {', '.join(map(str, record['seeds']))}"
+    if not record["data"]["subset"]:
+        rows.append(note)
+        return rows + [_row(arm, metric, figures.get(arm), record["arms"].get(arm, {})) for arm in recipe.arms]
+    if figures:
+        rows += [_row(arm, metric, figures.get(arm), {}) for arm in recipe.arms]
+    return [*rows, note, *(_row(arm, metric, None, record["arms"].get(arm, {})) for arm in recipe.arms)]
 
 
-def _row(recipe: Recipe, arm: str, record: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The cells of an arm; `recipe` is the arm's."""
-    published = recipe.published.get("metrics", {})
-    metric = "recall@1" if "recall@1" in published or not published else next(iter(published))
-    measured = {} if record is None else record["arms"].get(arm, {})
+def _metric(recipe: Recipe) -> str:
+    """The metric shown for all arms of a recipe: the first published one, else Recall@1."""
+    published = [metric for arm in recipe.arms for metric in recipe.arm(arm).published.get("metrics", {})]
+    return published[0] if published else "recall@1"
+
+
+def _reservations(record: Mapping[str, Any]) -> str:
+    """In what a measurement differs from the recipe."""
+    differences = []
+    if record["data"]["subset"]:
+        differences.append(" on part of the data (--subset), not comparable with published figures")
+    if record["changed_settings"]:
+        differences.append(f" with other {', '.join(record['changed_settings'])}")
+    return ";".join(differences)
+
+
+def _row(arm: str, metric: str, published: float | None, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of an arm: what is published in per cent, and its entry of the record."""
     ways = [measured.get(way, {}) for way in MEASURED]
     return (
-        f"    {arm}" if metric == "recall@1" else f"    {arm}, {metric.replace('recall', 'Recall')}",
-        f"{published[metric]:.2f}" if published else NONE,
+        f"    {arm}" if metric == "recall@1" else f"    {arm}, {title(metric)}",
+        NONE if published is None else f"{published:.2f}",
         *(mean_and_spread(found[metric], 100, 2) if metric in found else NONE for found in ways),
     )
 

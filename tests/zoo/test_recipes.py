@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import itertools
 import json
+import sys
 
 import pytest
 
@@ -190,6 +192,25 @@ def test_figures_are_published_for_every_arm_of_the_tables(name):
         assert all(30 < value < 100 for value in published["metrics"].values())
 
 
+@pytest.mark.parametrize("name", FLAGS)
+def test_docstrings_state_the_figures_of_table_2(name):
+    recipe = recipes.get(name)
+    text = sys.modules[f"zoo.recipes.{recipe.benchmark}"].__doc__
+    for loss in LOSSES:
+        figures = [recipe.arm(arm).published["metrics"]["recall@1"] for arm in (loss, f"{loss}_das")]
+        assert text.count("{:.2f} -> {:.2f}".format(*figures)) == 1
+
+
+def test_cropped_images_have_no_figure_of_the_triplet_variant():
+    for name in ("cub200", "cars196"):
+        whole, cropped = recipes.get(f"{name}_pddm"), recipes.get(f"{name}_cropped_pddm")
+        assert whole.arm("published_triplets").published
+        assert not cropped.arm("published_triplets").published
+        assert cropped.arm("published").published == whole.arm("published").published
+        settings = dataclasses.replace(whole.arm("published_triplets"), published={})
+        assert cropped.arm("published_triplets").loss_args == settings.loss_args
+
+
 def test_figures_of_others_are_marked_as_such():
     for target in ("clipart", "infograph", "painting", "quickdraw", "sketch"):
         recipe = recipes.get(f"domainnet_{target}")
@@ -199,21 +220,25 @@ def test_figures_of_others_are_marked_as_such():
     assert not recipes.get("cub200_pddm").arm("pair").published
 
 
-def rows_of(text, recipe):
-    """Cells by arm, of the rows below `recipe` in a listing."""
+def lines_of(text, recipe):
+    """The lines below `recipe` in a listing, as cells."""
     lines = text.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(f"  {recipe}: "))
-    rows = {}
-    for line in lines[start + 1 :]:
-        if not line.startswith("    "):
-            break
-        cells = [cell.strip() for cell in line.strip().split("  ") if cell.strip()]
-        rows[cells[0]] = cells[1:]
+    below = itertools.takewhile(lambda line: line.startswith("    "), lines[start + 1 :])
+    return [[cell.strip() for cell in line.strip().split("  ") if cell.strip()] for line in below]
+
+
+def rows_of(text, recipe):
+    """Cells by arm, of the rows below `recipe` in a listing; every arm has one."""
+    lines = lines_of(text, recipe)
+    rows = {arm: cells for arm, *cells in lines}
+    assert len(rows) == len(lines)
     return rows
 
 
 def record(name, **fields):
-    return {"format": 1, "name": name, "seeds": [0, 1, 2], "data": {"subset": False}, "arms": {}, **fields}
+    defaults = {"seeds": [0, 1, 2], "data": {"subset": False}, "changed_settings": [], "arms": {}}
+    return {"format": 1, "name": name, **defaults, **fields}
 
 
 def test_listing_names_every_recipe_and_arm(tmp_path):
@@ -222,7 +247,10 @@ def test_listing_names_every_recipe_and_arm(tmp_path):
         assert set(recipe.arms) <= {arm.split(",")[0] for arm in rows_of(text, name)}
     assert rows_of(text, "cars196_losses")["margin_distance_weighted_das"] == ["82.29", "-", "-", "-"]
     assert rows_of(text, "digits")["das"] == ["-", "-", "-", "-"]
-    assert rows_of(text, "imagenet2010_zero_shot")["published, Recall@5"] == ["48.20", "-", "-", "-"]
+    # One metric for all arms of a recipe, so that they can be compared.
+    unseen = rows_of(text, "imagenet2010_zero_shot")
+    assert unseen["published, Recall@5"] == ["48.20", "-", "-", "-"]
+    assert unseen["pair, Recall@5"] == ["-", "-", "-", "-"]
     assert "Benchmark cub200_cropped (runs cub200_cropped_pddm)" in text
     assert "published: listing, protocol unverified" in text
 
@@ -243,13 +271,44 @@ def test_listing_shows_published_beside_measured(tmp_path):
     assert "measured: seeds 0, 1, 2" in rows
 
 
-def test_listing_says_when_a_part_of_the_data_was_measured(tmp_path):
+def test_listing_shows_the_published_metric_of_a_measured_arm(tmp_path):
+    arms = {arm: {"last": {"recall@1": [0.1], "recall@5": [0.3]}} for arm in ("published", "pair")}
+    measured = record("imagenet2010_zero_shot", arms=arms, seeds=[0])
+    (tmp_path / "imagenet2010_zero_shot.json").write_text(json.dumps(measured))
+    rows = rows_of(listing(tmp_path), "imagenet2010_zero_shot")
+    assert rows["published, Recall@5"] == ["48.20", "30.00", "-", "-"]
+    assert rows["pair, Recall@5"] == ["-", "30.00", "-", "-"]
+
+
+PART = "measured on part of the data (--subset), not comparable with published figures"
+
+
+def test_listing_keeps_what_part_of_the_data_gives_apart_from_published_figures(tmp_path):
     arms = {"das": {"last": {"recall@1": [0.5]}}}
-    parts = record("cars196", arms=arms, seeds=[0], data={"subset": True})
-    (tmp_path / "cars196.json").write_text(json.dumps(parts))
-    text = listing(tmp_path)
-    assert rows_of(text, "cars196")["das"] == ["87.84", "50.00", "-", "-"]
-    assert text.count("PART OF THE DATA") == 1
+    for name in ("cars196", "omniglot"):
+        parts = record(name, arms=arms, seeds=[0], data={"subset": True})
+        (tmp_path / f"{name}.json").write_text(json.dumps(parts))
+    lines = lines_of(listing(tmp_path), "cars196")
+    assert lines[1:] == [
+        ["baseline", "83.99", "-", "-", "-"],
+        ["das", "87.84", "-", "-", "-"],
+        [f"{PART}: seeds 0"],
+        ["baseline", "-", "-", "-", "-"],
+        ["das", "-", "50.00", "-", "-"],
+    ]
+    # Without published figures there is nothing to keep apart.
+    assert list(rows_of(listing(tmp_path), "omniglot")) == [f"{PART}: seeds 0", *recipes.get("omniglot").arms]
+
+
+def test_listing_says_which_settings_were_changed(tmp_path):
+    arms = {"das": {"last": {"recall@1": [0.5]}}}
+    changes = record("cars196", arms=arms, changed_settings=["epochs", "learning_rate"])
+    (tmp_path / "cars196.json").write_text(json.dumps(changes))
+    rows = rows_of(listing(tmp_path), "cars196")
+    assert rows["measured with other epochs, learning_rate: seeds 0, 1, 2"] == []
+    assert rows["das"] == ["87.84", "50.00", "-", "-"]
+    (tmp_path / "cars196.json").write_text(json.dumps({**changes, "data": {"subset": True}}))
+    assert [f"{PART}; with other epochs, learning_rate: seeds 0, 1, 2"] in lines_of(listing(tmp_path), "cars196")
 
 
 def test_listing_refuses_a_record_of_another_format(tmp_path):

@@ -11,7 +11,15 @@ Published Recall@1, 2, 4, 8 in per cent:
     cub200      multi-similarity, ResNet-50, d=512      66.46 77.28 85.85 91.69, with DAS 69.19 79.25 87.09 92.62
     cub200_ibn  multi-similarity, BN-Inception, d=512   65.72 77.19 85.74 91.56, with DAS 67.07 78.11 86.43 91.88
 
-`cub200_losses`: seven losses, ResNet-50, d=128; Recall@1, F1 and NMI, without and with DAS, are in the recipe below.
+`cub200_losses`: seven losses, ResNet-50, d=128; Recall@1 without -> with DAS (F1 and NMI are in the recipe below):
+
+    triplet, semi-hard              60.25 -> 60.82
+    triplet, distance-weighted      62.68 -> 64.28
+    contrastive, distance-weighted  61.65 -> 63.67
+    margin, distance-weighted       62.61 -> 64.50
+    generalised lifted structure    58.81 -> 59.94
+    n-pair                          60.55 -> 62.81
+    multi-similarity                62.63 -> 64.13
 """
 
 import dataclasses

@@ -9,6 +9,9 @@ The authors ran every arm once, with seed 0, and published the best of all epoch
 `evaluate_every` is 1 here; what we report first is the last epoch. Their own tables disagree by about one point for
 the same run by name.
 
+Time: what a recipe "takes" for each seed and arm, it takes once more for each arm, to choose an epoch on held-out
+training classes, unless its `select_epoch` is false (`--set select_epoch=False`).
+
 Weights: "imagenet" downloads Keras's for ResNet-50. The authors' network is torchvision's, which differs a little; its
 file is taken by `--weights resnet50-0676ba61.pth`. Keras has none for BN-Inception: those recipes need `--weights
 bn_inception-52deb4733.pth`, and say from where when it is missing.

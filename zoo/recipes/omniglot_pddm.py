@@ -2,7 +2,7 @@
 
 Command: python -m zoo.reproduce omniglot_pddm --data-dir PATH
 Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
-Takes:   about three minutes on one CPU core for each seed of each arm
+Takes:   about 12 minutes on one CPU core for each of the four arms: three seeds and the run that chooses the epoch
 
 The comparison in docs/pddm.md was made by benchmarks/pddm_omniglot.py, which also measures retrieval by score. This is
 the same network but for its pooling, trained for two epochs of the full training set.
