@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_dml.utils.suggestions import unknown_name
-from zoo.evaluate import title
 from zoo.saved_run import open_run, run_folders
+from zoo.tables import markdown, mean_and_spread, title
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,16 +148,15 @@ def report(groups: Sequence[Group], metrics: Sequence[str] | None = None, baseli
             raise ValueError(unknown_name("metric", name, shared))
     chosen = list(metrics or shared)
 
-    lines = [_row(["", "seeds", *map(title, chosen)]), _row(["---", "---:", *("---:" for _ in chosen)])]
+    means = [["", "seeds", *map(title, chosen)]]
     for group in [first, *others]:
-        cells = [_mean_spread([values[name] for values in group.values.values()]) for name in chosen]
-        lines.append(_row([group.name, str(len(group.values)), *cells]))
-    lines += ["", "Mean ± sample standard deviation over seeds.", ""]
+        cells = [mean_and_spread([values[name] for values in group.values.values()]) for name in chosen]
+        means.append([group.name, str(len(group.values)), *cells])
+    lines = [markdown(means), "", "Mean ± sample standard deviation over seeds.", ""]
     header = ["difference", "mean", "spread", "95 % interval", "t-test p", "Wilcoxon p", "in words"]
     fewest = math.inf
     for group in others:
-        lines += [f"{group.name} minus {first.name}, seed by seed:", ""]
-        lines += [_row(header), _row(["---", "---:", "---:", "---:", "---:", "---:", "---"])]
+        differences = [header]
         for name in chosen:
             one = compare(first, group, name)
             fewest = min(fewest, len(one.seeds))
@@ -170,9 +169,12 @@ def report(groups: Sequence[Group], metrics: Sequence[str] | None = None, baseli
                 _number(one.t_test, 3),
                 _number(one.wilcoxon, 3),
             ]
-            lines.append(_row([title(name), *cells, wording(one)]))
+            differences.append([title(name), *cells, wording(one)])
         left_out = sorted(set(first.values) ^ set(group.values))
         lines += [
+            f"{group.name} minus {first.name}, seed by seed:",
+            "",
+            markdown(differences),
             "",
             *([f"Seeds without a partner, left out: {', '.join(map(str, left_out))}.", ""] if left_out else []),
         ]
@@ -188,36 +190,8 @@ def report(groups: Sequence[Group], metrics: Sequence[str] | None = None, baseli
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _number(value: float, digits: int = 4) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _mean_spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}"
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-
-
-def align(markdown: str) -> str:
-    """Pads the columns of every table, for reading in a terminal."""
-    lines = markdown.split("\n")
-    start = 0
-    while start < len(lines):
-        stop = start
-        while stop < len(lines) and lines[stop].startswith("|"):
-            stop += 1
-        if stop > start:
-            rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[start:stop]]
-            widths = [max(len(row[column]) for row in rows) for column in range(len(rows[1]))]
-            lines[start:stop] = [
-                _row([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows
-            ]
-        start = stop + 1
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -237,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, json.JSONDecodeError) as error:
         print(f"zoo.compare: {error}", file=sys.stderr)
         return 1
-    print(align(text))
+    print(text)
     if arguments.output is not None:
         print(f"\nWritten to {arguments.output}")
     return 0

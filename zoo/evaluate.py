@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
+from zoo.tables import markdown
 
 if TYPE_CHECKING:
     import keras
@@ -96,19 +97,17 @@ def _finite(value: float) -> float | None:
 
 def table(values: dict[str, Any]) -> str:
     """A record as a Markdown table with 95 % intervals, bootstrapped over classes."""
-    lines = [("", "", "95 % interval"), ("---", "---:", "---:")]
+    rows = [("", "", "95 % interval")]
     for name, value in values["metrics"].items():
         low, high = values["confidence_95"].get(name, (None, None))
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        lines.append((title(name), "not finite" if value is None else f"{value:.4f}", interval))
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    rows = [f"| {a.ljust(widths[0])} | {b.rjust(widths[1])} | {c.rjust(widths[2])} |" for a, b, c in lines]
+        rows.append((title(name), "not finite" if value is None else f"{value:.4f}", interval))
     notes = [f"{values['queries']} queries, {values['gallery']} in the gallery, {values['metric']} distance."]
     if values["singletons"]:
         notes.append(
             f"{values['singletons']} queries have no other item of their class to find and are left out of the means."
         )
-    return "\n".join([*rows, "", *notes])
+    return "\n".join([markdown(rows), "", *notes])
 
 
 def load_encoder(path: pathlib.Path) -> "keras.Model":

@@ -4,12 +4,15 @@ import ast
 import dataclasses
 import types
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
+SHARED = ("name", "summary", "benchmark", "arms", "shipped", "seeds")
+"""Fields of a recipe that are the same for all its arms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Recipe:
         name: What `python -m zoo.reproduce NAME` runs.
         summary: One line for `--list`.
         benchmark: A key of `keras_dml.data.BENCHMARKS`.
-        arms: The variants that are trained and compared, each the fields of the recipe that it changes.
+        arms: The variants that are trained and compared, each the fields of the recipe that it changes; it can change
+            any but those in `SHARED`.
         shipped: The arm whose first seed is exported.
         backbone: A key of `keras_dml.backbones.BACKBONES`.
         backbone_options: Further arguments of the backbone.
@@ -75,10 +79,10 @@ class Recipe:
         epochs: Passes of `images // batch` steps.
         milestones: Epochs at which the learning rate is multiplied by `decay`.
         decay: See `milestones`.
-        evaluate_every: Epochs between evaluations on the test classes.
+        evaluate_every: Epochs between evaluations on the test classes; see `evaluated_epochs`.
         select_epoch: Whether each arm is trained once more without a part of the training classes, which then chooses
             the epoch to report; see `zoo.experiment.Experiment`.
-        ks: Ranks of Recall@k.
+        ks: Ranks of Recall@k, 1 among them.
         seeds: Each arm is trained once for each.
         published: `{"source": where, "metrics": {"recall@1": percent, ...}}` of the arm, to stand beside ours.
     """
@@ -132,6 +136,13 @@ class Recipe:
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise ValueError(f"A seed must lie between 0 and {2**32 - 1}. Received: seed={seed}")
+        if 1 not in self.ks:
+            raise ValueError(f"`ks` must hold 1, the rank every table shows. Received: ks={self.ks}")
+        settings = [field.name for field in dataclasses.fields(self) if field.name not in SHARED]
+        for arm, options in self.arms.items():
+            for name in options:
+                if name not in settings:
+                    raise ValueError(unknown_name(f"setting of arm {arm!r}:", name, settings))
 
     def arm(self, name: str) -> "Recipe":
         """The recipe as one of its arms trains it."""
@@ -139,27 +150,52 @@ class Recipe:
             raise ValueError(unknown_name("arm", name, self.arms))
         return dataclasses.replace(self, **self.arms[name])
 
+    def evaluated_epochs(self) -> list[int]:
+        """The epochs, counted from 1, after which a run is evaluated."""
+        return evaluated_epochs(self.epochs, self.evaluate_every)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-able."""
         return dataclasses.asdict(self)
 
 
+def evaluated_epochs(epochs: int, every: int) -> list[int]:
+    """The epochs, counted from 1, after which a run is evaluated: the first, each `every` after it, and the last.
+
+    Args:
+        epochs: Length of the run.
+        every: Epochs between evaluations.
+    """
+    evaluated = list(range(1, epochs + 1, every))
+    return evaluated if evaluated[-1] == epochs else [*evaluated, epochs]
+
+
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Applies `key=value` assignments, in order.
 
+    Warns when arms that set a field themselves keep their own value.
+
     Args:
         recipe: The recipe to start from.
-        assignments: `field=value`, or `field.key=value` inside `das`, `loss_args` and the like. Values are Python
-            literals; what is not one is taken as text.
+        assignments: `field=value`, or `field.key=value` inside `das`, `loss_args` and the like. `arms=value` replaces
+            all arms, `arms.ARM=value` the settings of one, and `arms.ARM.field=value` or `arms.ARM.field.key=value`
+            changes one of its settings, from what the arm trains with. Values are Python literals; what is not one is
+            taken as text.
 
     Raises:
-        ValueError: For a key that does not exist (naming the nearest) or a value of the wrong type.
+        ValueError: For a key or an arm that does not exist (naming the nearest), a value of the wrong type or length,
+            or a field that every arm sets itself.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set takes key=value. Received: {assignment!r}")
-        recipe = _assign(recipe, key.strip(), key.strip().split("."), _literal(text.strip()))
+        key, value = key.strip(), _literal(text.strip())
+        if key.partition(".")[0] == "arms":
+            recipe = _assign_arms(recipe, key, value)
+        else:
+            recipe = _assign(recipe, key, key.split("."), value)
+            _refuse_without_effect(recipe, key)
     return recipe
 
 
@@ -170,8 +206,50 @@ def _literal(text: str) -> Any:
         return text
 
 
+def _refuse_without_effect(recipe: Recipe, key: str) -> None:
+    """Refuses what no arm follows, and warns of the arms that do not."""
+    field, _, inside = key.partition(".")
+    keeping = {arm: options[field] for arm, options in recipe.arms.items() if field in options}
+    advice = f"Set arms.ARM.{key} to change an arm."
+    if keeping and len(keeping) == len(recipe.arms):
+        raise ValueError(f"--set {key} would change nothing: every arm sets `{field}` itself. {advice}")
+    # Arms without DAS are meant to be without; its settings do not concern them.
+    alike = (None,) if inside else (getattr(recipe, field),)
+    surprising = [arm for arm, value in keeping.items() if value not in alike]
+    if surprising:
+        arms = ", ".join(surprising)
+        warnings.warn(
+            f"--set {key} leaves arms that set `{field}` themselves as they are: {arms}. {advice}", stacklevel=3
+        )
+
+
+def _assign_arms(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """`recipe` with `arms`, `arms.ARM` or `arms.ARM.field...` assigned; names of arms may hold dots."""
+    inside = key.partition(".")[2]
+    if not inside:
+        arms = _checked(key, value, Options)
+        recipe = dataclasses.replace(recipe, arms={str(arm): {} for arm in arms})
+        for arm, options in arms.items():
+            recipe = _assign_arms(recipe, f"{key}.{arm}", options)
+        return recipe
+    found = [arm for arm in recipe.arms if f"{inside}.".startswith(f"{arm}.")]
+    if not found:
+        raise ValueError(unknown_name(f"arm in --set {key}:", inside.partition(".")[0], recipe.arms))
+    arm = max(found, key=len)
+    if arm == inside:
+        recipe = dataclasses.replace(recipe, arms={**recipe.arms, arm: {}})
+        for field, item in _checked(key, value, Options).items():
+            recipe = _assign_arms(recipe, f"{key}.{field}", item)
+        return recipe
+    path = inside.removeprefix(f"{arm}.").split(".")
+    setting = getattr(_assign(recipe.arm(arm), key, path, value), path[0])
+    return dataclasses.replace(recipe, arms={**recipe.arms, arm: {**recipe.arms[arm], path[0]: setting}})
+
+
 def _assign(owner: Any, full_key: str, path: Sequence[str], value: Any) -> Any:
     name, *rest = path
+    if not isinstance(owner, Mapping | Recipe | DAS | PDDM):
+        raise ValueError(f"--set {full_key}: there is no {name!r}, as {owner!r} has no keys of its own")
     if isinstance(owner, Mapping):
         return {**owner, name: _assign(owner.get(name, {}), full_key, rest, value) if rest else value}
     fields = {field.name: field.type for field in dataclasses.fields(owner)}
@@ -181,8 +259,6 @@ def _assign(owner: Any, full_key: str, path: Sequence[str], value: Any) -> Any:
         inner = getattr(owner, name)
         if inner is None and name in ("das", "pddm"):
             inner = DAS() if name == "das" else PDDM()
-        if not (dataclasses.is_dataclass(inner) or isinstance(inner, Mapping)):
-            raise ValueError(f"--set {full_key}: `{name}` has no keys of its own. Its value is {inner!r}")
         value = _assign(inner, full_key, rest, value)
     else:
         value = _checked(full_key, value, typing.get_type_hints(type(owner))[name])
@@ -196,13 +272,16 @@ def _checked(key: str, value: Any, expected: Any) -> Any:
         if value is None and type(None) in arguments:
             return None
         return _checked(key, value, next(option for option in arguments if option is not type(None)))
-    if origin is tuple and isinstance(value, tuple | list):
-        return tuple(_checked(key, item, arguments[0]) for item in value)
     if origin is tuple and not isinstance(value, str):
-        return (_checked(key, value, arguments[0]),)
+        items = value if isinstance(value, tuple | list) else (value,)
+        types_of_items = (arguments[0],) * len(items) if arguments[-1] is Ellipsis else arguments
+        if len(items) != len(types_of_items):
+            names = ", ".join(one.__name__ for one in arguments)
+            raise ValueError(f"--set {key}: expected {len(arguments)} values ({names}). Received: {value!r}")
+        return tuple(_checked(key, item, one) for item, one in zip(items, types_of_items, strict=True))
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = Mapping if expected is Options or origin is Mapping.__class__ else origin or expected
+    wanted = origin or expected
     if isinstance(value, wanted) and not (isinstance(value, bool) and expected is not bool):
         return value
     name = getattr(expected, "__name__", str(expected))

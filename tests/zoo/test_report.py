@@ -12,6 +12,7 @@ import pytest
 from keras_dml import data
 from zoo.report import write_report
 from zoo.report.__main__ import main
+from zoo.report.charts import line_chart
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(
@@ -131,8 +132,10 @@ def run(tmp_path_factory):
         "benchmark": "digits",
         "recipe": {
             "ks": [1, 2, 4, 8],
+            "epochs": 3,
+            "evaluate_every": 1,
             "das": {"shift_scale": 0.01, "top_k": 4, "scale_range": [0.99, 1.01]},
-            "published": {"source": "a paper, table 1", "metrics": {"R@1": 87.5}},
+            "published": {"source": "a paper, table 1", "metrics": {"recall@1": 87.5}},
         },
         "preprocessing": {"size": 8, "resize": 8, "channels": 1},
         "embedding_dim": 16,
@@ -246,6 +249,49 @@ def test_page_without_images_or_extras(run, tmp_path):
     assert "data:image" not in text
     for section in ("training", "das", "pddm"):
         assert f'id="{section}"' not in text
+
+
+def changed_run(run, folder, **changes):
+    """A bare copy of a run with other entries in run.json."""
+    folder.mkdir()
+    for name in ("test_embeddings.npz", "history.json", "metrics.json"):
+        shutil.copy(run / name, folder)
+    config = json.loads((run / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def test_no_published_figure_beside_part_of_the_data(run, tmp_path):
+    for subset in (False, True):
+        folder = changed_run(run, tmp_path / str(subset), data={"subset": subset})
+        cards = write_report(folder, projection="pca").read_text().partition('<h2 id="recipe-heading"')[0]
+        assert ("published: 87.5%" in cards) is not subset
+        assert ("Published figures: a paper, table 1." in cards) is not subset
+
+
+def test_curves_are_drawn_at_the_epochs_of_the_evaluations(run, tmp_path):
+    settings = json.loads((run / "run.json").read_text())["recipe"]
+    folder = changed_run(run, tmp_path / "run", recipe=settings | {"epochs": 9, "evaluate_every": 4})
+    history = {"loss": np.linspace(1, 0.2, 9).tolist(), "val_map@r": [0.2, 0.3, 0.35]}
+    (folder / "history.json").write_text(json.dumps(history))
+    text = write_report(folder, projection="pca").read_text()
+    places = {
+        name: [float(place) for place in re.findall(r"[ML]([\d.]+) ", path)]
+        for path, name in re.findall(r'<path class="line s0" d="([^"]*)"><title>(.*?)</title>', text)
+    }
+    assert len(places["loss"]) == 9
+    # After epochs 1, 5 and 9, of nine.
+    assert places["MAP@R"] == [places["loss"][epoch] for epoch in (0, 4, 8)]
+    (folder / "history.json").write_text(json.dumps({"val_map@r": [0.2, 0.3]}))
+    with pytest.raises(ValueError, match="shorter"):
+        write_report(folder, projection="pca")
+
+
+def test_a_single_evaluation_is_a_dot_at_its_epoch():
+    chart = line_chart({"all": {1: 0.0, 2: 0.5, 3: 1.0}, "one": {1: None, 3: 1.0}}, "label")
+    last = re.search(r'<path class="line s0" d=".*L([\d.]+ [\d.]+)"', chart)[1]
+    x, y = re.search(r'<circle class="dot s1" cx="([\d.]+)" cy="([\d.]+)"', chart).groups()
+    assert f"{x} {y}" == last
 
 
 def test_images_of_other_data_are_not_shown(run, tmp_path):

@@ -3,28 +3,28 @@
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
 
 
-def line_chart(series: Mapping[str, Sequence[float | None]], label: str, x_label: str = "epoch") -> str:
-    """Lines over 1, 2, 3, ... with a legend; values that are not finite leave gaps.
+def line_chart(series: Mapping[str, Mapping[int, float | None]], label: str) -> str:
+    """Lines over epochs 1, 2, 3, ... with a legend; values that are not finite leave gaps.
 
     Args:
-        series: Name -> values.
+        series: Name -> epoch -> value, epochs ascending.
         label: What the chart shows, for those who do not see it.
-        x_label: Name of the horizontal axis.
     """
-    values = [value for line in series.values() for value in line if value is not None and math.isfinite(value)]
-    length = max((len(line) for line in series.values()), default=0)
-    if not values or not length:
+    values = [value for line in series.values() for value in line.values() if _finite(value)]
+    length = max((epoch for line in series.values() for epoch in line), default=0)
+    if not values:
         return '<p class="note">No values.</p>'
     ticks = _ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
 
-    def x(position: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((position - 1) / (length - 1) if length > 1 else 0.5)
+    def x(epoch: int) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((epoch - 1) / (length - 1) if length > 1 else 0.5)
 
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
@@ -32,19 +32,19 @@ def line_chart(series: Mapping[str, Sequence[float | None]], label: str, x_label
     parts = [_axes(ticks, y, label)]
     for epoch in sorted({1, length, *(round(1 + (length - 1) * step / 4) for step in (1, 2, 3))}):
         parts.append(f'<text x="{x(epoch):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{epoch}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">{html.escape(x_label)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">epoch</text>')
     for number, (name, line) in enumerate(series.items()):
         path, pen = [], "M"
-        for position, value in enumerate(line, 1):
+        for epoch, value in line.items():
             if not _finite(value):
                 pen = "M"
                 continue
-            path.append(f"{pen}{x(position):.1f} {y(value):.1f}")  # type: ignore[arg-type]
+            path.append(f"{pen}{x(epoch):.1f} {y(value):.1f}")
             pen = "L"
         parts.append(f'<path class="line s{number % 8}" d="{"".join(path)}"><title>{html.escape(name)}</title></path>')
         if len(path) == 1:
-            point = next(i for i, value in enumerate(line, 1) if _finite(value))
-            parts.append(f'<circle class="dot s{number % 8}" cx="{x(point):.1f}" cy="{y(line[point - 1]):.1f}" r="3"/>')  # type: ignore[arg-type]
+            point = next(epoch for epoch, value in line.items() if _finite(value))
+            parts.append(f'<circle class="dot s{number % 8}" cx="{x(point):.1f}" cy="{y(line[point]):.1f}" r="3"/>')  # type: ignore[arg-type]
     parts.append("</svg>")
     legend = "".join(
         f'<li><span class="key s{number % 8}"></span>{html.escape(name)} <b>{_last(line)}</b></li>'
@@ -129,7 +129,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
@@ -138,6 +138,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _last(line: Sequence[float | None]) -> str:
-    known = [value for value in line if value is not None and math.isfinite(value)]
+def _last(line: Mapping[int, float | None]) -> str:
+    known = [value for value in line.values() if _finite(value)]
     return number(known[-1]) if known else "-"

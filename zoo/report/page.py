@@ -4,8 +4,7 @@ import html
 import json
 import math
 import pathlib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from keras_dml.data import Benchmark
 from keras_dml.evaluation import RetrievalResult
 from zoo.evaluate import evaluate, record, title
+from zoo.recipe import evaluated_epochs
 from zoo.report.charts import histogram, line_chart, number
 from zoo.report.pictures import Pictures, find_pictures, pixels_uri
 from zoo.saved_run import Embeddings, SavedRun, open_run
@@ -106,7 +106,10 @@ class _Page:
         if "nmi" not in values and "nmi" in self.run.metrics.get("last", {}):
             values["nmi"] = self.run.metrics["last"]["nmi"]
         untrained = self.run.metrics.get("untrained", {})
-        source, published = _published(self.run.config.get("recipe", {}))
+        # On part of the data a published figure would say nothing.
+        subset = self.run.config.get("data", {}).get("subset", False)
+        published = {} if subset else self.run.config.get("recipe", {}).get("published", {})
+        figures = published.get("metrics", {})
         headline = [*(f"recall@{k}" for k in result.ks), "map@r", "r_precision", "mrr", "nmi", "f1"]
         cards = []
         for name in headline:
@@ -114,8 +117,8 @@ class _Page:
                 continue
             low, high = numbers["confidence_95"].get(name, (None, None))
             notes = [] if low is None else [f"{low:.1%} to {high:.1%} over classes"]
-            if name in published:
-                notes.append(f"published: {published[name]:.1%}")
+            if name in figures:
+                notes.append(f"published: {figures[name]:.1f}%")
             if untrained.get(name) is not None:
                 notes.append(f"untrained: {untrained[name]:.1%}")
             small = "".join(f"<small>{_text(note)}</small>" for note in notes)
@@ -137,7 +140,7 @@ class _Page:
         if result.num_singletons:
             notes.append(f"{result.num_singletons:,} queries have no other image of their class and are left out.")
         if published:
-            notes.append(f"Published figures: {source or 'as the recipe quotes them'}.")
+            notes.append(f"Published figures: {published['source']}.")
         return (
             "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
             + f'<dl class="cards">{"".join(cards)}</dl><details><summary>More numbers</summary>'
@@ -145,11 +148,10 @@ class _Page:
         )
 
     def training(self) -> str:
-        history = {name: line for name, line in self.run.history.items() if isinstance(line, list) and line}
-        if not history:
+        if not self.run.history:
             return ""
         groups: dict[str, dict[str, Any]] = {}
-        for name, line in history.items():
+        for name, line in self._by_epoch(self.run.history).items():
             short = name.removeprefix("val_")
             kind = "Recall on held-out classes" if short.startswith("recall@") else title(short)
             groups.setdefault(kind, {})[title(short) if short in ("map@r",) else short] = line
@@ -158,6 +160,16 @@ class _Page:
             for kind, lines in groups.items()
         ]
         return f'<div class="pair">{"".join(charts)}</div>'
+
+    def _by_epoch(self, history: Mapping[str, Sequence[float]]) -> dict[str, dict[int, float]]:
+        """Lines of the history by epoch: of training after each one, of evaluations (`val_`) after some."""
+        recipe = self.run.config["recipe"]
+        evaluated = evaluated_epochs(recipe["epochs"], recipe["evaluate_every"])
+        trained = range(1, recipe["epochs"] + 1)
+        return {
+            name: dict(zip(evaluated if name.startswith("val_") else trained, line, strict=True))
+            for name, line in history.items()
+        }
 
     def best_and_worst(self) -> str:
         result = self.result
@@ -376,7 +388,7 @@ class _Page:
         parts.append(f'<p class="note">{_text(note)}</p>' + histogram(groups, "Distances from anchors", "distance"))
         distance = {name: line for name, line in self.run.history.items() if "produced" in name or "share" in name}
         if distance:
-            parts.append(line_chart(distance, "Statistics of produced embeddings by epoch"))
+            parts.append(line_chart(self._by_epoch(distance), "Statistics of produced embeddings by epoch"))
         return "".join(parts)
 
     def _produced(
@@ -488,21 +500,6 @@ def _document(name: str, sections: Sequence[tuple[str, str, str]]) -> str:
 
 def _text(value: Any) -> str:
     return html.escape(str(value), quote=True)
-
-
-def _published(recipe: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """Where the recipe's published figures come from, and the figures as shares."""
-    given = recipe.get("published") or {}
-    if isinstance(given, list):
-        given = given[0] if given else {}
-    source = str(given.get("source", "")) if isinstance(given, dict) else ""
-    values = given.get("metrics", given.get("values", given)) if isinstance(given, dict) else {}
-    figures = {}
-    for name, value in values.items() if isinstance(values, dict) else ():
-        key = re.sub(r"^r@", "recall@", str(name).lower())
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            figures[key] = value / 100 if value > 1 else float(value)
-    return source, figures
 
 
 def _taken_for(result: RetrievalResult) -> dict[Any, tuple[Any, int]]:

@@ -1,0 +1,129 @@
+"""What `--set` changes in a recipe, what it refuses, and what a recipe itself refuses."""
+
+import dataclasses
+import re
+import warnings
+
+import pytest
+
+from zoo import recipes
+from zoo.recipe import DAS, evaluated_epochs, override
+
+
+@pytest.fixture(autouse=True)
+def _no_unexpected_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("arms.dass.top_k=3", "arm in --set arms.dass.top_k: 'dass'. Did you mean 'das'?"),
+        ("arms.dass={}", "'dass'. Did you mean 'das'?"),
+        ("arms.das.los=margin", "key in --set arms.das.los: 'los'. Did you mean 'loss'?"),
+        ("arms.das.das.topk=3", "'topk'. Did you mean 'top_k'?"),
+        ("arms.das.epochs=many", "--set arms.das.epochs: expected int. Received: 'many'"),
+        ("arms.das.seeds=(1,)", "setting of arm 'das': 'seeds'"),
+        ("arms={'das': {'los': 'margin'}}", "'los'. Did you mean 'loss'?"),
+        ("arms={'das': {'epochs': 'many'}}", "expected int. Received: 'many'"),
+        ("arms={'das': 3}", "--set arms.das: expected Mapping. Received: 3"),
+        ("arms=das", "--set arms: expected Mapping. Received: 'das'"),
+    ],
+)
+def test_wrong_settings_of_arms(assignment, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        override(recipes.get("digits"), [assignment])
+
+
+def test_settings_of_one_arm():
+    digits = recipes.get("digits")
+    recipe = override(digits, ["arms.das.das.bank_size=5", "arms.das.epochs=4", "arms.baseline.loss_args.alpha=3"])
+    # The rest of what the arm trains with stays.
+    assert recipe.arm("das").das == dataclasses.replace(digits.das, bank_size=5)
+    assert recipe.arm("das").epochs == 4
+    assert recipe.arm("baseline") == dataclasses.replace(
+        digits.arm("baseline"), loss_args={"alpha": 3}, arms=recipe.arms
+    )
+    assert (recipe.das, recipe.epochs, recipe.loss_args) == (digits.das, digits.epochs, digits.loss_args)
+    # An arm without DAS gets the one of the recipe's defaults.
+    assert override(digits, ["arms.baseline.das.top_k=3"]).arm("baseline").das == DAS(top_k=3)
+
+
+def test_all_settings_of_arms_are_replaced():
+    digits = recipes.get("digits")
+    assert override(digits, ["arms={'das': {}}"]).arms == {"das": {}}
+    assert override(digits, ["arms.baseline={'epochs': 3}"]).arms == {"baseline": {"epochs": 3}, "das": {}}
+    # Written out in full, as a record shows them.
+    written = {arm: dict(options) for arm, options in recipes.get("cub200").arms.items()}
+    assert override(recipes.get("cub200"), [f"arms={written}"]) == recipes.get("cub200")
+
+
+def test_names_of_arms_may_hold_dots():
+    recipe = override(recipes.get("omniglot_das"), ["arms.shift_0.1.das.top_k=3"])
+    before = recipes.get("omniglot_das")
+    for arm in recipe.arms:
+        top_k = 3 if arm == "shift_0.1" else before.arm(arm).das and before.arm(arm).das.top_k
+        assert (recipe.arm(arm).das and recipe.arm(arm).das.top_k) == top_k
+
+
+def test_a_field_that_every_arm_sets_is_refused():
+    losses = recipes.get("sop_losses")
+    message = r"--set das\.top_k would change nothing: every arm sets `das` itself\. Set arms\.ARM\.das\.top_k"
+    with pytest.raises(ValueError, match=message):
+        override(losses, ["das.top_k=99"])
+    changed = override(losses, ["arms.n_pair_das.das.top_k=99"])
+    assert changed.arm("n_pair_das").das == dataclasses.replace(losses.arm("n_pair_das").das, top_k=99)
+
+
+def test_arms_that_keep_their_own_value_are_named():
+    ablation = recipes.get("cars196_ablation")
+    with pytest.warns(UserWarning, match=r"leaves arms that set `das` themselves as they are: scaling, shifting\. Set"):
+        recipe = override(ablation, ["das.top_k=9"])
+    assert {arm: recipe.arm(arm).das and recipe.arm(arm).das.top_k for arm in recipe.arms} == {
+        "none": None,
+        "scaling": 4,
+        "shifting": 4,
+        "both": 9,
+    }
+    # Nobody expects DAS's settings to change the arm without DAS, and it is as `das=None` wants it: no warning.
+    assert override(recipes.get("digits"), ["das.top_k=3", "epochs=2"]).arm("das").das.top_k == 3
+    assert override(recipes.get("digits"), ["das=None"]).arm("das").das is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("das.scale_range=0.5", "--set das.scale_range: expected 2 values (float, float). Received: 0.5"),
+        ("das.scale_range=(0.5, 1, 2)", "expected 2 values (float, float). Received: (0.5, 1, 2)"),
+        ("das.scale_range=('a', 'b')", "expected float. Received: 'a'"),
+        ("loss_args.sampler.x=3", "--set loss_args.sampler.x: there is no 'x', as 'semi_hard' has no keys"),
+        ("loss_args=3", "--set loss_args: expected Mapping. Received: 3"),
+        ("ks=(2, 4)", "`ks` must hold 1, the rank every table shows. Received: ks=(2, 4)"),
+    ],
+)
+def test_wrong_values(assignment, message):
+    recipe = dataclasses.replace(recipes.get("digits"), loss_args={"sampler": "semi_hard"})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        override(recipe, [assignment])
+
+
+def test_tuples():
+    recipe = override(recipes.get("digits"), ["das.scale_range=[0.5, 2]", "milestones=()", "seeds=4", "ks=1,5"])
+    assert recipe.das.scale_range == (0.5, 2.0)
+    assert (recipe.milestones, recipe.seeds, recipe.ks) == ((), (4,), (1, 5))
+
+
+def test_a_recipe_refuses_settings_that_no_arm_can_have():
+    with pytest.raises(ValueError, match=r"setting of arm 'das': 'learning_rat'\. Did you mean 'learning_rate'"):
+        dataclasses.replace(recipes.get("digits"), arms={"das": {"learning_rat": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "expected"),
+    [(4, 1, [1, 2, 3, 4]), (9, 4, [1, 5, 9]), (8, 3, [1, 4, 7, 8]), (3, 10, [1, 3]), (1, 1, [1]), (1, 5, [1])],
+)
+def test_evaluated_epochs(epochs, every, expected):
+    recipe = dataclasses.replace(recipes.get("digits"), epochs=epochs, evaluate_every=every)
+    assert recipe.evaluated_epochs() == evaluated_epochs(epochs, every) == expected
