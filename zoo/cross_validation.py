@@ -12,10 +12,12 @@ from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
 from zoo.tables import metrics_table
-from zoo.training import SELECTION, finished, summary, train
+from zoo.training import SELECTION, evaluated_epochs, finished, summary, train
 
 
-def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, folds: int) -> str:
+def cross_validate(
+    recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, folds: int, tensorboard: bool = False
+) -> str:
     """Trains each arm and seed once per fold of the training classes and evaluates on the test classes.
 
     A fold's classes choose the epoch, by MAP@R; the test classes are looked at once, with the chosen encoders.
@@ -25,6 +27,7 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
         folder: Its folder; finished runs in it are not repeated.
         benchmark: The data.
         folds: How many parts the training classes are split into.
+        tensorboard: Whether every run writes logs for TensorBoard.
 
     Returns:
         A Markdown table: for every arm the mean over folds of each model's own embeddings, and that of the
@@ -42,6 +45,11 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
         for part in parts
     ]
     missing = [run for run in runs if not finished(run[3])]
+    if not missing:
+        print(
+            f"{folder} holds this cross-validation, finished; it is shown, not repeated. "
+            "Delete the folder to repeat it."
+        )
     progress = Progress(sum(recipe.arm(arm).epochs for arm, *_ in missing))
     for arm, seed, part, path in missing:
         epochs, name = recipe.arm(arm).epochs, f"{arm}, seed {seed}, fold {part.number}"
@@ -49,7 +57,7 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
         def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
             progress.update(name, epoch, epochs, logs)
 
-        train(recipe, arm, seed, benchmark, path, report, part)
+        train(recipe, arm, seed, benchmark, path, report, part, tensorboard)
     table: dict[str, dict[str, list[float]]] = {}
     details: list[dict[str, Any]] = []
     for arm, seed in experiment.runs:
@@ -69,12 +77,35 @@ def cross_validate(recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, f
         ):
             for name, value in values.items():
                 table.setdefault(row, {}).setdefault(name, []).append(value)
-        epochs_chosen = [1 + int(np.argmax(read_json(path / "history.json")[SELECTION])) for path in paths]
-        details.append({"arm": arm, "seed": seed, "evaluation_chosen": epochs_chosen, **result.to_dict()})
-    write_json(folder / "cross_validation.json", {"folds": folds, "runs": details})
+        evaluated = evaluated_epochs(recipe.arm(arm))
+        chosen = [evaluated[int(np.argmax(read_json(path / "history.json")[SELECTION]))] for path in paths]
+        details.append({"arm": arm, "seed": seed, "epoch": chosen, **result.to_dict()})
+    configs = [read_json(path / "run.json") for *_, path in runs]
+    summarised = {
+        "folds": folds,
+        "data": {
+            "benchmark": recipe.benchmark,
+            "subset": benchmark.subset,
+            "fingerprint": benchmark.fingerprint,
+        },
+        "code": _distinct(configs, "code"),
+        "versions": _distinct(configs, "versions"),
+        "runs": details,
+    }
+    write_json(folder / "cross_validation.json", summarised)
     text = metrics_table(table)
     (folder / "cross_validation.md").write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def _distinct(configs: list[dict[str, Any]], name: str) -> list[Any]:
+    """What the runs were computed with, each once; a run that was interrupted may have sessions that differ."""
+    found: list[Any] = []
+    for config in configs:
+        for session in config.get("sessions", [config]):
+            if session[name] not in found:
+                found.append(session[name])
+    return found
 
 
 def _embeddings(folder: pathlib.Path, name: str) -> np.ndarray:
