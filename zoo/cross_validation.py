@@ -12,7 +12,7 @@ from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
 from zoo.tables import metrics_table
-from zoo.training import SELECTION, evaluated_epochs, finished, summary, train
+from zoo.training import SELECTION, epochs_done, evaluated_epochs, finished, remove_checkpoint, summary, train
 
 
 def cross_validate(
@@ -50,7 +50,10 @@ def cross_validate(
             f"{folder} holds this cross-validation, finished; it is shown, not repeated. "
             "Delete the folder to repeat it."
         )
-    progress = Progress(sum(recipe.arm(arm).epochs for arm, *_ in missing))
+    for run in runs:
+        if run not in missing:
+            remove_checkpoint(run[3])
+    progress = Progress(sum(recipe.arm(arm).epochs - epochs_done(path) for arm, *_, path in missing))
     for arm, seed, part, path in missing:
         epochs, name = recipe.arm(arm).epochs, f"{arm}, seed {seed}, fold {part.number}"
 
