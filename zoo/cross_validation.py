@@ -12,7 +12,7 @@ from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
 from zoo.tables import metrics_table
-from zoo.training import SELECTION, epochs_done, evaluated_epochs, finished, remove_checkpoint, summary, train
+from zoo.training import SELECTION, epochs_done, finished, remove_checkpoint, summary, train
 
 
 def cross_validate(
@@ -80,7 +80,7 @@ def cross_validate(
         ):
             for name, value in values.items():
                 table.setdefault(row, {}).setdefault(name, []).append(value)
-        evaluated = evaluated_epochs(recipe.arm(arm))
+        evaluated = recipe.arm(arm).evaluated_epochs()
         chosen = [evaluated[int(np.argmax(read_json(path / "history.json")[SELECTION]))] for path in paths]
         details.append({"arm": arm, "seed": seed, "epoch": chosen, **result.to_dict()})
     configs = [read_json(path / "run.json") for *_, path in runs]

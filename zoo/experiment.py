@@ -17,7 +17,6 @@ from zoo.tables import metrics_table
 from zoo.training import (
     SELECTION,
     epochs_done,
-    evaluated_epochs,
     finished,
     preprocessing,
     remove_checkpoint,
@@ -69,7 +68,7 @@ class Experiment:
         if not finished(self.selection_folder(arm)):
             return None
         history = read_json(self.selection_folder(arm) / "history.json")
-        return evaluated_epochs(self.recipe.arm(arm))[int(np.argmax(history[SELECTION]))]
+        return self.recipe.arm(arm).evaluated_epochs()[int(np.argmax(history[SELECTION]))]
 
     @property
     def shipped(self) -> pathlib.Path:
@@ -194,7 +193,7 @@ class Experiment:
         untrained = {name: float(np.mean(values)) for name, values in metrics["untrained"].items()}
         seeds = len(self.recipe.seeds)
         title = f"{self.recipe.name}: mean and range of {seeds} seed{'s' if seeds > 1 else ''}"
-        epochs = evaluated_epochs(self.recipe)
+        epochs = {arm: self.recipe.arm(arm).evaluated_epochs() for arm in self.recipe.arms}
         figures.learning_curves(self.folder / "learning_curve.png", histories, epochs, untrained, title)
         if benchmark.gallery is None:
             self._draw_neighbours(benchmark)

@@ -13,14 +13,18 @@ Histories = Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 
 
 def learning_curves(
-    path: pathlib.Path, histories: Histories, epochs: Sequence[int], untrained: Mapping[str, float], title: str
+    path: pathlib.Path,
+    histories: Histories,
+    epochs: Mapping[str, Sequence[int]],
+    untrained: Mapping[str, float],
+    title: str,
 ) -> None:
     """Recall@1 and MAP@R on the test classes by epoch: the mean over seeds of each arm, and the range as a band.
 
     Args:
         path: The PNG to write.
         histories: The histories of each arm, one for each seed.
-        epochs: The epochs at which the test classes were evaluated.
+        epochs: The epochs at which each arm was evaluated on the test classes.
         untrained: Mean values of the untrained network, drawn at epoch 0.
         title: Heading of the picture.
     """
@@ -35,8 +39,10 @@ def learning_curves(
             values = np.array([run[f"val_{metric}"] for run in runs])
             start = np.full((len(values), 1), untrained[metric])
             values = np.hstack([start, values])
-            axes.plot([0, *epochs], values.mean(0), color=f"C{color}", label=arm)
-            axes.fill_between([0, *epochs], values.min(0), values.max(0), color=f"C{color}", alpha=0.2, linewidth=0)
+            axes.plot([0, *epochs[arm]], values.mean(0), color=f"C{color}", label=arm)
+            axes.fill_between(
+                [0, *epochs[arm]], values.min(0), values.max(0), color=f"C{color}", alpha=0.2, linewidth=0
+            )
         axes.axhline(untrained[metric], color="grey", linestyle=":", label="untrained")
         axes.set(xlabel="epoch", ylabel=f"{label}, unseen classes")
         axes.grid(alpha=0.3)

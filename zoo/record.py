@@ -10,7 +10,6 @@ from zoo import recipes
 from zoo.files import as_json, read_json
 from zoo.recipe import Recipe
 from zoo.tables import markdown, mean_and_spread, title
-from zoo.training import evaluated_epochs
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
@@ -70,7 +69,7 @@ def changed_settings(recipe: Recipe) -> list[str]:
 
 def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
     recipe = experiment.recipe.arm(arm)
-    epochs = evaluated_epochs(recipe)
+    epochs = recipe.evaluated_epochs()
     runs = [experiment.run_folder(arm, seed) for seed in recipe.seeds]
     metrics = [read_json(run / "metrics.json") for run in runs]
     histories = [read_json(run / "history.json") for run in runs]

@@ -91,7 +91,7 @@ def reproduce(
     if folds is not None:
         from zoo.cross_validation import cross_validate
 
-        table = cross_validate(recipe, folder, benchmark, folds)
+        table = cross_validate(recipe, folder, benchmark, folds, tensorboard)
         print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {seeds}:\n\n{table}\n")
         return
     experiment = Experiment(recipe, folder)
@@ -169,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a field of the recipe, for example learning_rate=3e-4 or das.top_k=8; may be repeated",
+        help="override a field of the recipe (learning_rate=3e-4, das.top_k=8) or of one of its arms "
+        "(arms.das.das.top_k=8); may be repeated",
     )
     return parser
 

@@ -71,12 +71,6 @@ def machine() -> dict[str, Any]:
     return {"architecture": platform.machine(), "cores": len(os.sched_getaffinity(0)), "accelerators": accelerators}
 
 
-def evaluated_epochs(recipe: Recipe) -> list[int]:
-    """The epochs, counted from 1, after which a run is evaluated."""
-    epochs = [epoch + 1 for epoch in range(recipe.epochs) if not epoch % recipe.evaluate_every]
-    return epochs if recipe.epochs in epochs else [*epochs, recipe.epochs]
-
-
 def validate(recipe: Recipe) -> None:
     """Refuses what would only fail once the training has begun.
 

@@ -312,6 +312,12 @@ def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
         )
     rows = [line.split("|")[1].strip() for line in (folder / "cross_validation.md").read_text().splitlines()[2:]]
     assert rows == ["das", "das, concatenated"]
+    result = read(folder / "cross_validation.json")
+    assert set(result["runs"][0]["epoch"]) <= {1, 2}
+    assert result["data"]["fingerprint"] == benchmark.fingerprint
+    assert result["code"] == [read(runs[0] / "run.json")["code"]]
+    assert reproduce.main(command) == 0
+    assert "shown, not repeated" in capsys.readouterr().out
     assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 2
     assert "Received: 9" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 Command: python -m zoo.reproduce omniglot_das --data-dir PATH
 Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
-Takes:   a minute and a half on one CPU core for each seed of each of the 14 arms
+Takes:   about two minutes on one CPU core for each seed of each of the 14 arms
 
 docs/das.md has what we measured with this recipe. The arms "none" and "default" are `ms` and `ms_das` of `omniglot`.
 """
