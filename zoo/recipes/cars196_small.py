@@ -2,8 +2,8 @@
 
 Command: python -m zoo.reproduce cars196_small --data-dir PATH
 Needs:   CARS196, see docs/data.md, and Keras's ImageNet weights (downloaded, or a file: --weights FILE)
-Takes:   about five minutes on one CPU core for each of 24 runs (on half of the data): six arms with three seeds, and one
-         run each to choose the epoch
+Takes:   about five minutes on one CPU core for each of 24 runs (on half of the data): six arms with three seeds, and
+         one run each to choose the epoch
 
 For comparing arms with each other on a machine without an accelerator: the network, the images and the number of
 steps are too small for its numbers to stand beside published ones. docs/das.md has what we measured with it, on

@@ -3,8 +3,8 @@ without DAS.
 
 Command: python -m zoo.reproduce omniglot --data-dir PATH
 Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
-Takes:   about two minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose the
-         epoch
+Takes:   about two minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose
+         the epoch
 
 Nobody has published DAS on Omniglot. docs/das.md has what we measured with this recipe.
 """
