@@ -23,7 +23,7 @@ OMNIGLOT = Recipe(
         "triplet": {"loss": "triplet", "das": None},
         "triplet_das": {"loss": "triplet"},
     },
-    shipped="ms",
+    shipped="ms_das",
     backbone="small_conv",
     backbone_options={"widths": (16, 32, 64)},
     pooling="avg+max",
