@@ -25,12 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if options.list:
-        print(listing(RECORDS))
-        return 0
-    if options.name is None:
+    if options.name is None and not options.list:
         parser.error("name a recipe, or see them all with --list")
     try:
+        if options.list:
+            print(listing(RECORDS))
+            return 0
         recipe = _recipe(options)
         folder = options.output or pathlib.Path("runs") / (
             recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
@@ -161,7 +161,9 @@ def _parser() -> argparse.ArgumentParser:
         "--tensorboard", action="store_true", help="write scalars and the embedding for TensorBoard into every run"
     )
     parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
-    parser.add_argument("--output", type=pathlib.Path, help="experiment folder (default: runs/NAME)")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="experiment folder (default: runs/NAME, with --folds runs/NAME-N-folds)"
+    )
     parser.add_argument("--epochs", type=_positive, help="epochs, instead of the recipe's")
     parser.add_argument("--seed", type=int, action="append", help="a seed, instead of the recipe's; may be repeated")
     parser.add_argument(
