@@ -104,8 +104,9 @@ class Rest:
                 response = _error(refused.code.value, refused.message)
                 if refused.code is Code.UNAUTHENTICATED:
                     response.headers["www-authenticate"] = "Bearer"
-                if refused.code in (Code.TOO_LARGE, Code.REQUEST_TIMEOUT):
-                    # What is left of the body is not worth reading.
+                # After the refusal of a body that is still on its way, uvicorn drops what comes of it (for as long as a
+                # client has for its headers). A connection closed at once would be reset, and the answer be lost.
+                if refused.code is Code.REQUEST_TIMEOUT:
                     response.headers["connection"] = "close"
                 if refused.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE):
                     response.headers["retry-after"] = "1"
