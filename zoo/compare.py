@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_dml.utils.suggestions import unknown_name
+from zoo.command import run
 from zoo.saved_run import open_run, run_folders
 from zoo.tables import markdown, mean_and_spread, title
 
@@ -218,4 +219,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.command import run
 from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 from zoo.tables import markdown
@@ -207,4 +208,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

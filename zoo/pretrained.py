@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.utils.suggestions import unknown_name
+from zoo.command import run
 from zoo.evaluate import load_encoder
 from zoo.files import read_json, write_json
 from zoo.saved_run import open_run
@@ -233,4 +234,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -9,6 +9,7 @@ import re
 import sys
 
 from zoo import recipes
+from zoo.command import run
 from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.recipe import Recipe, override
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         reproduce(
             recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
         )
+    except BrokenPipeError:
+        # An OSError that is no error of the command's: see `zoo.command.run`.
+        raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -178,4 +182,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
