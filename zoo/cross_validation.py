@@ -40,7 +40,7 @@ def cross_validate(
     parts = list(class_folds(benchmark.train.labels, folds))
     experiment.start(benchmark, folds)
     runs = [
-        (arm, seed, part, experiment.run_folder(arm, seed) / f"fold-{part.number}")
+        (arm, seed, part, experiment.fold_folder(arm, seed, part.number))
         for arm, seed in experiment.runs
         for part in parts
     ]

@@ -59,6 +59,10 @@ class Experiment:
         """Folder of one run."""
         return self.folder / arm / f"seed-{seed}"
 
+    def fold_folder(self, arm: str, seed: int, number: int) -> pathlib.Path:
+        """Folder of the run of a cross-validation that holds out fold `number`, from 0."""
+        return self.run_folder(arm, seed) / f"fold-{number}"
+
     def selection_folder(self, arm: str) -> pathlib.Path:
         """Folder of the run that chooses the arm's epoch."""
         return self.folder / arm / SELECTION_RUN
@@ -92,7 +96,11 @@ class Experiment:
             FileNotFoundError: If a weights file is missing that is still needed.
         """
         validate(self.recipe)
-        if not self.finished(benchmark):
+        if folds is None:
+            complete = self.finished(benchmark)
+        else:
+            complete = all(finished(self.fold_folder(*run, number)) for run in self.runs for number in range(folds))
+        if not complete:
             for arm in self.recipe.arms:
                 weights_identity(self.recipe.arm(arm).weights)
         path = self.folder / "experiment.json"

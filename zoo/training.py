@@ -230,17 +230,25 @@ def summary(result: "RetrievalResult") -> dict[str, float]:
     return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi), "f1": float(result.f1)}
 
 
-def embed(encoder: "keras.Model", recipe: Recipe, split: "Split") -> np.ndarray:
-    """Embeddings `(n, d)` of a split's images."""
-    return encoder.predict(split.dataset(preprocessing(recipe)), verbose=0)
+def embed(
+    encoder: "keras.Model", recipe: Recipe, query: "Split", gallery: "Split | None"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Embeddings `(n, d)` of the images of `query`, and of those of `gallery` where there is one."""
+
+    def side(split: "Split") -> np.ndarray:
+        return encoder.predict(split.dataset(preprocessing(recipe)), verbose=0)
+
+    return side(query), None if gallery is None else side(gallery)
 
 
-def evaluate(encoder: "keras.Model", recipe: Recipe, query: "Split", gallery: "Split | None") -> dict[str, float]:
-    """Headline numbers of retrieval among `query`, or from `gallery`."""
+def evaluate(
+    recipe: Recipe, query: "Split", gallery: "Split | None", vectors: tuple[np.ndarray, np.ndarray | None]
+) -> dict[str, float]:
+    """Headline numbers of retrieval among `query`, or from `gallery`; `vectors` are what `embed` gave for them."""
     from keras_dml.evaluation import evaluate_retrieval
 
-    found = (None, None) if gallery is None else (embed(encoder, recipe, gallery), gallery.labels)
-    return summary(evaluate_retrieval(embed(encoder, recipe, query), query.labels, *found, ks=recipe.ks))
+    found = (vectors[1], None if gallery is None else gallery.labels)
+    return summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks))
 
 
 def epochs_done(folder: pathlib.Path) -> int:
@@ -284,6 +292,7 @@ def train(
     import keras
 
     from keras_dml.callbacks import RetrievalEvaluation
+    from zoo.interruption import Interruption
 
     settings = recipe.arm(arm)
     started = time.time()
@@ -322,8 +331,6 @@ def train(
     checkpoint = _Checkpoint(folder, config)
     best = folder / "best-encoder.weights.h5"
     first, history, seconds = checkpoint.restore(model, session)
-    if not first:
-        checkpoint.begin(evaluate(encoder, settings, checked, checked_gallery))
 
     def end_of_epoch(epoch: int, logs: dict[str, float]) -> None:
         for name, value in logs.items():
@@ -337,42 +344,51 @@ def train(
         if report is not None:
             report(epoch + 1, logs)
 
-    if first < settings.epochs:
-        model.fit(
-            batches.dataset(first * batches.steps_per_epoch),
-            steps_per_epoch=batches.steps_per_epoch,
-            initial_epoch=first,
-            epochs=settings.epochs,
-            verbose=0,
-            callbacks=[
-                RetrievalEvaluation(
-                    checked,
-                    checked_gallery,
-                    ks=settings.ks,
-                    every=settings.evaluate_every,
-                    preprocessing=inputs,
-                ),
-                *([keras.callbacks.TensorBoard(folder / TENSORBOARD)] if tensorboard else []),
-                keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
-            ],
-        )
-    if fold is not None:
-        encoder.load_weights(best)
-    # A run with held-out classes has looked at those alone until now.
-    metrics = {
-        "untrained" if fold is None else "untrained_held_out": checkpoint.untrained,
-        "last" if fold is None else "selected": evaluate(encoder, settings, benchmark.test, benchmark.gallery),
-        "seconds": seconds + time.time() - started,
-    }
-    _save_result(folder, model, settings, benchmark)
-    if tensorboard:
-        _write_projector(folder, benchmark.test)
-    write_json(folder / "history.json", history)
-    write_json(folder / "metrics.json", metrics)
-    remove_checkpoint(folder)
+    # With the evaluations before and after `fit`: an interrupt that one of them lost must not let the next run begin.
+    with Interruption() as interruption:
+        if not first:
+            untrained = embed(encoder, settings, checked, checked_gallery)
+            checkpoint.begin(evaluate(settings, checked, checked_gallery, untrained))
+        if first < settings.epochs:
+            model.fit(
+                batches.dataset(first * batches.steps_per_epoch),
+                steps_per_epoch=batches.steps_per_epoch,
+                initial_epoch=first,
+                epochs=settings.epochs,
+                verbose=0,
+                callbacks=[
+                    interruption,
+                    RetrievalEvaluation(
+                        checked,
+                        checked_gallery,
+                        ks=settings.ks,
+                        every=settings.evaluate_every,
+                        preprocessing=inputs,
+                    ),
+                    *([keras.callbacks.TensorBoard(folder / TENSORBOARD)] if tensorboard else []),
+                    keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
+                ],
+            )
+        if fold is not None:
+            encoder.load_weights(best)
+        # A run with held-out classes has looked at those alone until now.
+        vectors = embed(encoder, settings, benchmark.test, benchmark.gallery)
+        metrics = {
+            "untrained" if fold is None else "untrained_held_out": checkpoint.untrained,
+            "last" if fold is None else "selected": evaluate(settings, benchmark.test, benchmark.gallery, vectors),
+            "seconds": seconds + time.time() - started,
+        }
+        _save_result(folder, model, benchmark, vectors)
+        if tensorboard:
+            _write_projector(folder, benchmark.test)
+        write_json(folder / "history.json", history)
+        write_json(folder / "metrics.json", metrics)
+        remove_checkpoint(folder)
 
 
-def _save_result(folder: pathlib.Path, model: Any, recipe: Recipe, benchmark: Benchmark) -> None:
+def _save_result(
+    folder: pathlib.Path, model: Any, benchmark: Benchmark, vectors: tuple[np.ndarray, np.ndarray | None]
+) -> None:
     """Writes what later steps read: encoder, learned similarity, state of DAS, embeddings of the test images."""
     encoder = model.encoder
     encoder.save(folder / "encoder.keras")
@@ -387,11 +403,11 @@ def _save_result(folder: pathlib.Path, model: Any, recipe: Recipe, benchmark: Be
             transformation_bank=model.augmentation.transformation_bank.numpy(),
             bank_fill=model.augmentation.bank_fill.numpy(),
         )
-    for name, split in (("test", benchmark.test), ("gallery", benchmark.gallery)):
+    for name, split, embedded in zip(("test", "gallery"), (benchmark.test, benchmark.gallery), vectors, strict=True):
         if split is not None:
             np.savez(
                 folder / f"{name}_embeddings.npz",
-                embeddings=embed(encoder, recipe, split),
+                embeddings=embedded,
                 labels=split.labels,
                 ids=np.array(split.ids),
                 class_names=np.array(split.class_names),

@@ -74,10 +74,6 @@ class Process:
             self.process.send_signal(number)
             while self.process.poll() is None:
                 assert time.monotonic() < deadline, f"did not stop: {self.output.read_text()}"
-                if epochs_saved(run) not in (seen, None):
-                    # Python drops an interrupt that falls into a weak reference's callback; one presses Ctrl-C again.
-                    seen = epochs_saved(run)
-                    self.process.send_signal(number)
                 time.sleep(0.005)
             status = self.process.returncode
         finally:

@@ -199,6 +199,23 @@ class Stopped(Exception):
     pass
 
 
+def test_the_last_numbers_are_those_of_the_saved_embeddings_and_these_are_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def embed(*arguments):
+        made.append(make(*arguments))
+        return made[-1]
+
+    make = training.embed
+    monkeypatch.setattr(training, "embed", embed)
+    training.train(dataclasses.replace(small_recipe(), epochs=1), "das", 5, load("digits"), tmp_path)
+    # Those of the untrained network, and those of the trained one.
+    assert len(made) == 2
+    with np.load(tmp_path / "test_embeddings.npz") as saved:
+        result = evaluate_retrieval(saved["embeddings"], saved["labels"])
+    assert read(tmp_path / "metrics.json")["last"] == training.summary(result)
+
+
 @pytest.mark.parametrize("stop_after", [0, 1, 2])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     recipe, benchmark = small_recipe(), load("digits")
@@ -320,6 +337,19 @@ def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
     assert "shown, not repeated" in capsys.readouterr().out
     assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 2
     assert "Received: 9" in capsys.readouterr().err
+
+
+def test_only_an_unfinished_cross_validation_demands_its_weights_file(tmp_path):
+    recipe = dataclasses.replace(recipes.get("digits"), weights="gone.h5", seeds=(3,), arms={"das": {}})
+    experiment, benchmark = Experiment(recipe, tmp_path), load("digits")
+    for number in (0, 1):
+        with pytest.raises(FileNotFoundError, match=r"no weights file gone\.h5"):
+            experiment.start(benchmark, folds=2)
+        run = experiment.fold_folder("das", 3, number)
+        run.mkdir(parents=True)
+        (run / "metrics.json").write_text("{}")
+    experiment.start(benchmark, folds=2)
+    assert read(tmp_path / "experiment.json")["folds"] == 2
 
 
 def test_tensorboard_gets_scalars_and_the_projector(tmp_path):
