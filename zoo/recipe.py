@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 import types
 import typing
 import warnings
@@ -173,7 +174,8 @@ def evaluated_epochs(epochs: int, every: int) -> list[int]:
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Applies `key=value` assignments, in order.
 
-    Warns when arms that set a field themselves keep their own value.
+    Warns when arms that set a field themselves keep their own value, and when another `input_size` leaves `resize` as
+    it is, so that another part of a test image is seen.
 
     Args:
         recipe: The recipe to start from.
@@ -186,6 +188,7 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
         ValueError: For a key or an arm that does not exist (naming the nearest), a value of the wrong type or length,
             or a field that every arm sets itself.
     """
+    before = recipe
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -196,6 +199,8 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
         else:
             recipe = _assign(recipe, key, key.split("."), value)
             _refuse_without_effect(recipe, key)
+    if not any(re.search(r"\bresize\b", assignment) for assignment in assignments):
+        _warn_of_another_crop(before, recipe)
     return recipe
 
 
@@ -221,6 +226,24 @@ def _refuse_without_effect(recipe: Recipe, key: str) -> None:
         warnings.warn(
             f"--set {key} leaves arms that set `{field}` themselves as they are: {arms}. {advice}", stacklevel=3
         )
+
+
+def _warn_of_another_crop(before: Recipe, recipe: Recipe) -> None:
+    """Names the arms whose `input_size` is another than `before`, but whose test images are resized as before."""
+    found: dict[str, list[str]] = {}
+    for arm, options in recipe.arms.items():
+        old, new = before.arm(arm) if arm in before.arms else before, recipe.arm(arm)
+        if new.resize is None or new.resize != old.resize or new.input_size == old.input_size:
+            continue
+        key = f"arms.{arm}.resize" if {"input_size", "resize"} & set(options) else "resize"
+        text = (
+            f"Test images are still resized to resize={new.resize}, of which the middle input_size={new.input_size} is "
+            f"seen, {new.input_size / new.resize:.0%} of the short side instead of {old.input_size / new.resize:.0%}. "
+            f"To see as much as before, add --set {key}={round(new.resize * new.input_size / old.input_size)}"
+        )
+        found.setdefault(text, []).append(arm)
+    for text, arms in found.items():
+        warnings.warn(f"{text} (arms: {', '.join(arms)})", stacklevel=3)
 
 
 def _assign_arms(recipe: Recipe, key: str, value: Any) -> Recipe:

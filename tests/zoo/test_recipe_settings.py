@@ -92,6 +92,23 @@ def test_arms_that_keep_their_own_value_are_named():
     assert override(recipes.get("digits"), ["das=None"]).arm("das").das is None
 
 
+def test_another_input_size_that_crops_otherwise_is_named():
+    cub = recipes.get("cub200")
+    assert (cub.input_size, cub.resize) == (224, 256)
+    with pytest.warns(UserWarning, match="Test images are still resized") as warned:
+        assert override(cub, ["input_size=112"]).resize == 256
+    (text,) = [str(one.message) for one in warned]
+    assert "resize=256, of which the middle input_size=112 is seen, 44% of the short side instead of 88%" in text
+    assert f"add --set resize=128 (arms: {', '.join(cub.arms)})" in text
+    first, *_ = cub.arms
+    with pytest.warns(UserWarning, match=rf"add --set arms\.{first}\.resize=128 \(arms: {first}\)"):
+        override(cub, [f"arms.{first}.input_size=112"])
+    # Whoever names `resize` has chosen, and without it nothing is cut away.
+    assert override(cub, ["input_size=112", "resize=256"]).input_size == 112
+    assert override(cub, ["input_size=112", "resize=128"]).resize == 128
+    assert override(recipes.get("digits"), ["input_size=16"]).input_size == 16
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
