@@ -130,7 +130,11 @@ def test_saved_encoder_needs_keras_alone():
 def test_one_training_step_compiled():
     encoder = build("small_conv", 8, input_shape=TINY, options={"widths": (4, 6)})
     encoder.compile("sgd", "mse", jit_compile=True)
-    encoder.fit(_images(), np.zeros((2, 8), "float32"), verbose=0)
+    before = encoder.get_weights()
+    history = encoder.fit(_images(), np.ones((2, 8), "float32"), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert all(np.isfinite(new).all() for new in encoder.get_weights())
+    assert any((old != new).any() for old, new in zip(before, encoder.get_weights(), strict=True))
 
 
 def test_application_by_any_spelling():

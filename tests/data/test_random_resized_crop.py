@@ -32,6 +32,7 @@ def reference(height, width, uniform, scale, ratio):
 def test_draws_what_torchvisions_procedure_draws(size, limits):
     augment = RandomResizedCrop(8, scale=limits[0], ratio=limits[1])
     draw = tf.function(augment.draw)
+    equal = 0
     for number in range(25):
         seed = np.array([7, number], np.int64)
         uniform = tf.random.stateless_uniform([41], seed).numpy()
@@ -39,12 +40,14 @@ def test_draws_what_torchvisions_procedure_draws(size, limits):
         expected = reference(*size, uniform, *limits)
         # The last bit of a float may round a side the other way.
         np.testing.assert_allclose(window, expected, atol=1)
+        equal += np.array_equal(window, expected)
         assert bool(mirror) == (uniform[40] < 0.5)
         top, left, height, width = window.numpy()
         assert height >= 1
         assert width >= 1
         assert 0 <= top <= size[0] - height
         assert 0 <= left <= size[1] - width
+    assert equal >= 24
 
 
 def test_areas_ratios_and_places_are_spread_over_their_ranges():

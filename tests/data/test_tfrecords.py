@@ -93,8 +93,10 @@ def test_a_damaged_cache_is_replaced(data_dir, cache):
     folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
     tfrecords.read_table(folder, ("train",), COLUMNS)
     (path,) = cache.rglob("*.npz")
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:100])
     assert len(tfrecords.read_table(folder, ("train",), COLUMNS)) == 10
+    assert path.stat().st_size == size
 
 
 @pytest.mark.parametrize("keep", [-3, -20, 5])

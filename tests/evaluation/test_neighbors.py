@@ -179,6 +179,8 @@ def test_memory_is_bounded(monkeypatch):
 
     # All in NumPy, whose memory can be traced. The whole matrix of scores would be 576 MB.
     monkeypatch.setattr(neighbors, "SMALL", 2**60)
+    # Every thread sorts in room of its own.
+    monkeypatch.setattr(neighbors, "_threads", lambda: 2)
     vectors = np.random.default_rng(9).standard_normal((12000, 16)).astype(np.float32)
     search = NeighborSearch(vectors, memory=16 * 2**20)
     tracemalloc.start()

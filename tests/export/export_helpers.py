@@ -72,7 +72,11 @@ class Server:
         self._seen = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        listening = self.wait_for("listening")
+        try:
+            listening = self.wait_for("listening")
+        except AssertionError:
+            self.kill()
+            raise
         self.rest = f"http://127.0.0.1:{listening['rest_port']}"
         self.port = listening["rest_port"]
         self.grpc = f"127.0.0.1:{listening['grpc_port']}"

@@ -79,7 +79,6 @@ for cycle in range(cycles):
 
 def test_memory_levels_off_over_reloads(folders, tmp_path):
     """The index holds 15 MB of vectors and more: a leak of it would show as 90 MB over the last six cycles."""
-    pytest.importorskip("psutil")
     path, rows = folders["large"]
     np.save(tmp_path / "query.npy", rows[:4])
     output = run_python("-c", CYCLES, path, 14, tmp_path / "query.npy").stdout

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from export_helpers import assert_neighbours, clustered, run_python
+from PIL import Image
 
 import export
 from export.index_settings import largest_value
@@ -65,13 +66,12 @@ def test_images_of_any_size_and_encoding(model, run_folder):
 
 
 def test_every_format_that_tensorflow_decodes(model):
-    pillow = pytest.importorskip("PIL.Image")
     grey = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
-    picture = pillow.fromarray(np.stack([grey] * 3, axis=-1))
+    picture = Image.fromarray(np.stack([grey] * 3, axis=-1))
     wanted = model.embed(np.asarray(picture))
     for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP"):
         stream = io.BytesIO()
-        extra = {"save_all": True, "append_images": [pillow.new("RGB", (32, 32))]} if kind == "GIF" else {}
+        extra = {"save_all": True, "append_images": [Image.new("RGB", (32, 32))]} if kind == "GIF" else {}
         picture.save(stream, kind, **extra)
         found = model.embed(stream.getvalue())
         assert (found @ wanted.T).item() > 0.99, kind
@@ -272,9 +272,9 @@ def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metri
         assert all(len(set(row)) == min(k, 600) for row in result.indices.tolist())
     # Everything is asked for: the order must be the exact one, whatever the index.
     np.testing.assert_allclose(result.scores, exact.scores, atol=1e-4)
-    if kind == "brute_force" and metric == "euclidean":
-        distances = -((queries[:, None] - rows[None]) ** 2).sum(-1)
-        np.testing.assert_allclose(exact.scores, -np.sort(-distances, axis=1), atol=1e-4)
+    scores = -((queries[:, None] - rows[None]) ** 2).sum(-1) if metric == "euclidean" else queries @ rows.T
+    np.testing.assert_allclose(exact.scores, -np.sort(-scores, axis=1), atol=1e-4)
+    np.testing.assert_allclose(exact.scores, np.take_along_axis(scores, exact.indices, axis=1), atol=1e-4)
     # Scores of such queries overflow, which ends ScaNN's process for some indexes.
     if metric != "cosine":
         for limited in (model, export.load(version, brute_force=True)):

@@ -221,8 +221,8 @@ def test_statistics_tell_a_collapse():
     labels = np.array([0, 0, 1, 1, 2, 2])
     names = {"score_gap", "active_hinges", "embedding_spread"}
     unit = random_unit()
-    loss = DoubleHeaderHinge(dtype="float64")
-    x = rows(6)
+    loss = DoubleHeaderHinge(alpha=0.1, dtype="float64")
+    x = rows(6, seed=5)
     value, usage, healthy = loss(labels, x, similarity=unit, return_usage=True, return_statistics=True)
     assert set(healthy) == names
     assert value == loss(labels, x, similarity=unit)
@@ -233,7 +233,13 @@ def test_statistics_tell_a_collapse():
     assert float(healthy["score_gap"]) == pytest.approx(gap, rel=1e-5)
     center = (x / np.linalg.norm(x, axis=1, keepdims=True)).mean(0)
     assert float(healthy["embedding_spread"]) == pytest.approx(1 - np.sum(center**2), rel=1e-5)
-    assert 0 <= float(healthy["active_hinges"]) <= 1
+    active = []
+    for i in range(6):
+        j = i ^ 1
+        for anchor in (i, j):
+            active.append(0.1 - scores[i, j] + scores[anchor, labels != labels[anchor]].max() > 0)
+    assert 0 < np.mean(active) < 1
+    assert float(healthy["active_hinges"]) == pytest.approx(np.mean(active))
 
     _, collapsed = loss(labels, np.ones((6, 5)), similarity=unit, return_statistics=True)
     assert float(collapsed["score_gap"]) == pytest.approx(0, abs=1e-6)

@@ -75,7 +75,6 @@ def test_keys_with_ids_and_empty_slots(name):
     expected = reference_gradient(lambda v: case.reference(Pairs(v.tolist(), labels.tolist(), **plain), weights), x)
     np.testing.assert_allclose(result[1], expected, **TOLERANCE)
     if not case.one_positive:
-        assert result[3][3] >= 0
         assert result[3][6:].sum() == 0
 
 

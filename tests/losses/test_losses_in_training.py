@@ -72,6 +72,7 @@ def test_compiled_in_mixed_precision(name, policy):
     x, labels = data()
     model = make_model(MAKE[name](), jit_compile=True)
     before = [np.array(variable) for variable in model.embedding_loss.trainable_variables]
+    assert before
     history = model.fit(x, labels, batch_size=12, epochs=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     for variable, then in zip(model.embedding_loss.trainable_variables, before, strict=True):

@@ -175,7 +175,7 @@ def test_queries_and_keys_may_differ_in_number(name):
 
 
 @pytest.mark.parametrize("name", mining.names())
-def test_seeds_repeat_and_no_gradient_flows(name):
+def test_seeds_repeat(name):
     labels = np.arange(40) % 4
     positives, negatives = masks(labels)
     distances = tf.constant(distances_of(unit(40, 8)), "float32")
@@ -185,11 +185,8 @@ def test_seeds_repeat_and_no_gradient_flows(name):
         np.testing.assert_array_equal(a.negative, b.negative)
         np.testing.assert_array_equal(a.positive, b.positive)
     assert np.any(draws[0][0].negative != draws[0][1].negative)
-    with tf.GradientTape() as tape:
-        tape.watch(distances)
-        found = first(distances, positives, negatives, embedding_dim=8)
-        value = tf.reduce_sum(tf.cast(found.positive + found.negative, "float32")) + 0.0 * tf.reduce_sum(distances)
-    np.testing.assert_array_equal(tape.gradient(value, distances), np.zeros((40, 40)))
+    # Row numbers, through which no gradient can flow.
+    assert [rows.dtype for rows in draws[0][0][:3]] == ["int32"] * 3
 
 
 @pytest.mark.parametrize("name", mining.names())
