@@ -1,6 +1,6 @@
 """The record of an experiment: what was run, on what, and what came out, beside the published figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,11 +60,32 @@ def changed_settings(recipe: Recipe) -> list[str]:
     """The fields that `--set` and its like have changed in a recipe of the zoo, other than its seeds."""
     if recipe.name not in recipes.RECIPES:
         return []
-    shipped, now = recipes.RECIPES[recipe.name].to_dict(), recipe.to_dict()
+    return _differences(recipes.RECIPES[recipe.name], recipe.to_dict(), ("seeds",))
+
+
+def changed_settings_of_run(config: Mapping[str, Any]) -> list[str]:
+    """In what the arm of one run was trained otherwise than the recipe of the zoo, as it is now, trains it.
+
+    Args:
+        config: The run's `run.json`.
+    """
+    shipped = recipes.RECIPES.get(config.get("name", ""))
+    if shipped is None:
+        return []
+    arm = str(config.get("arm"))
+    # The other arms, and what is written about a recipe, do not concern the run.
+    free = ("name", "summary", "arms", "shipped", "seeds", "published")
+    return _differences(shipped.arm(arm) if arm in shipped.arms else shipped, config.get("recipe", {}), free)
+
+
+def _differences(recipe: Recipe, found: Mapping[str, Any], free: Sequence[str]) -> list[str]:
+    """The fields of `recipe`, but those in `free`, that have another value in `found`."""
+    expected, now = as_json(recipe.to_dict()), as_json(dict(found))
     # Which file of pretrained weights is taken is up to the user; whether there are any is not.
-    for settings in (shipped, now):
-        settings["weights"] = settings["weights"] is not None
-    return [name for name, value in shipped.items() if name != "seeds" and now[name] != value]
+    for settings in (expected, now):
+        if "weights" in settings:
+            settings["weights"] = settings["weights"] is not None
+    return [name for name, value in expected.items() if name in now and name not in free and now[name] != value]
 
 
 def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:

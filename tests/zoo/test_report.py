@@ -1,5 +1,6 @@
 """The report is written for a run with everything in it and opened in a headless Chromium."""
 
+import dataclasses
 import html
 import json
 import re
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from keras_dml import data
+from zoo import recipes
+from zoo.files import as_json
+from zoo.record import changed_settings_of_run
 from zoo.report import write_report
 from zoo.report.__main__ import main
 from zoo.report.charts import line_chart
@@ -267,6 +271,37 @@ def test_no_published_figure_beside_part_of_the_data(run, tmp_path):
         cards = write_report(folder, projection="pca").read_text().partition('<h2 id="recipe-heading"')[0]
         assert ("published: 87.5%" in cards) is not subset
         assert ("Published figures: a paper, table 1." in cards) is not subset
+        assert ("Measured on part of the data (--subset)" in cards) is subset
+
+
+def test_changed_settings_are_named_beside_published_figures(run, tmp_path):
+    digits = recipes.get("digits")
+    figures = {"source": "a paper", "metrics": {"recall@1": 87.5}}
+    settings = dataclasses.replace(digits, epochs=3).arm("das").to_dict() | {"published": figures}
+    folder = changed_run(run, tmp_path / "run", name="digits", arm="das", recipe=settings)
+    cards = write_report(folder, projection="pca").read_text().partition('<h2 id="recipe-heading"')[0]
+    assert "published, with other epochs: 87.5%" in cards
+    assert "Trained with other epochs than the recipe digits." in cards
+
+
+def test_settings_of_a_run_are_compared_with_those_of_its_arm():
+    recipe = recipes.get("cub200")
+
+    def changed(**changes):
+        each = dataclasses.replace(recipe, **changes)
+        return {
+            arm: changed_settings_of_run({"name": "cub200", "arm": arm, "recipe": as_json(each.arm(arm).to_dict())})
+            for arm in each.arms
+        }
+
+    arms = dict(recipe.arms)
+    assert changed(seeds=(7,), weights="file.h5") == {arm: [] for arm in arms}
+    assert changed(weights=None, epochs=3) == {arm: ["epochs", "weights"] for arm in arms}
+    first, *others = arms
+    assert changed(arms={**arms, first: {**arms[first], "epochs": 3}}) == {first: ["epochs"]} | {a: [] for a in others}
+    # An arm that the recipe does not have is compared with what all arms have in common.
+    assert changed(arms={"new": {"epochs": 3, "das": recipe.das}}) == {"new": ["epochs"]}
+    assert changed_settings_of_run({"name": "mine", "recipe": {"epochs": 3}}) == []
 
 
 def test_curves_are_drawn_at_the_epochs_of_the_evaluations(run, tmp_path):

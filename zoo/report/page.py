@@ -13,6 +13,7 @@ from keras_dml.data import Benchmark
 from keras_dml.evaluation import RetrievalResult
 from zoo.evaluate import evaluate, record, title
 from zoo.recipe import evaluated_epochs
+from zoo.record import changed_settings_of_run
 from zoo.report.charts import histogram, line_chart, number
 from zoo.report.pictures import Pictures, find_pictures, pixels_uri
 from zoo.saved_run import Embeddings, SavedRun, open_run
@@ -110,6 +111,7 @@ class _Page:
         subset = self.run.config.get("data", {}).get("subset", False)
         published = {} if subset else self.run.config.get("recipe", {}).get("published", {})
         figures = published.get("metrics", {})
+        changed = ", ".join(changed_settings_of_run(self.run.config))
         headline = [*(f"recall@{k}" for k in result.ks), "map@r", "r_precision", "mrr", "nmi", "f1"]
         cards = []
         for name in headline:
@@ -118,7 +120,7 @@ class _Page:
             low, high = numbers["confidence_95"].get(name, (None, None))
             notes = [] if low is None else [f"{low:.1%} to {high:.1%} over classes"]
             if name in figures:
-                notes.append(f"published: {figures[name]:.1f}%")
+                notes.append(f"published{f', with other {changed}' if changed else ''}: {figures[name]:.1f}%")
             if untrained.get(name) is not None:
                 notes.append(f"untrained: {untrained[name]:.1%}")
             small = "".join(f"<small>{_text(note)}</small>" for note in notes)
@@ -139,6 +141,10 @@ class _Page:
         ]
         if result.num_singletons:
             notes.append(f"{result.num_singletons:,} queries have no other image of their class and are left out.")
+        if subset:
+            notes.append("Measured on part of the data (--subset): not comparable with published figures.")
+        if changed:
+            notes.append(f"Trained with other {changed} than the recipe {self.run.config['name']}.")
         if published:
             notes.append(f"Published figures: {published['source']}.")
         return (
