@@ -135,6 +135,8 @@ def test_shutdown_answers_what_has_begun(server):
     connection.send(payload[:20])
     server.process.terminate()
     server.wait_for("shutting down")
+    # Time for a server that does not wait for its requests to be gone.
+    time.sleep(1)
     connection.send(payload[20:])
     response = connection.getresponse()
     assert response.status == 200
