@@ -8,6 +8,14 @@ import keras
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What tests cache of their little data sets stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_DML_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _fresh_keras_state():
     """Same seed for every test, and no dtype policy left over from the one before."""

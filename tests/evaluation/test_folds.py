@@ -60,6 +60,9 @@ def test_folds_with_galleries():
     queries, galleries = rng.standard_normal((2, 10, 4)), rng.standard_normal((2, 20, 4))
     result = evaluate_folds(list(queries), np.arange(10) % 4, list(galleries), np.arange(20) % 4)
     assert result.concatenated.neighbors.max() > 9
+    for query, gallery, fold in zip(queries, galleries, result.separate, strict=True):
+        expected = evaluate_retrieval(query, np.arange(10) % 4, gallery, np.arange(20) % 4)
+        assert fold.to_dict() == expected.to_dict()
     with pytest.raises(ValueError, match="2 folds, 1 galleries"):
         evaluate_folds(list(queries), np.arange(10) % 4, list(galleries[:1]), np.arange(20) % 4)
     with pytest.raises(ValueError, match="same images"):
