@@ -7,9 +7,9 @@ from typing import Any
 from zoo import recipes
 from zoo.files import read_json
 from zoo.recipe import Recipe
+from zoo.record import RECORD_FORMAT, changed_settings_of_record
 from zoo.tables import mean_and_spread, title
 
-RECORD_FORMAT = 1
 HEAD = """\
 Per cent, Recall@1 unless a row names another metric: as published, and as we measured it at the last epoch, at the
 epoch chosen on held-out training classes, and at the best epoch on the test classes (the DAS paper's protocol,
@@ -81,12 +81,14 @@ def _metric(recipe: Recipe) -> str:
 
 
 def _reservations(record: Mapping[str, Any]) -> str:
-    """In what a measurement differs from the recipe."""
+    """In what a measurement differs from the recipe as it is now."""
     differences = []
     if record["data"]["subset"]:
         differences.append(" on part of the data (--subset), not comparable with published figures")
-    if record["changed_settings"]:
-        differences.append(f" with other {', '.join(record['changed_settings'])}")
+    # Not what the record says of itself: the recipe may have changed since.
+    changed = changed_settings_of_record(record)
+    if changed:
+        differences.append(f" with other {', '.join(changed)}")
     return ";".join(differences)
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.data import Benchmark
 from zoo import recipes
 from zoo.files import as_json, read_json
 from zoo.recipe import Recipe
 from zoo.tables import markdown, mean_and_spread, title
 
 if TYPE_CHECKING:
+    from keras_dml.data import Benchmark
     from zoo.experiment import Experiment
 
 RECORD_FORMAT = 1
@@ -19,7 +19,7 @@ CHOSEN_BY = "recall@1"
 """What the paper's protocol picks the best test epoch by."""
 
 
-def make_record(experiment: "Experiment", benchmark: Benchmark) -> dict[str, Any]:
+def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, Any]:
     """The record of a finished experiment, JSON-able.
 
     Of every arm it holds the test metrics, one value for each seed: of the `untrained` network, after the `last` epoch,
@@ -61,6 +61,17 @@ def changed_settings(recipe: Recipe) -> list[str]:
     if recipe.name not in recipes.RECIPES:
         return []
     return _differences(recipes.RECIPES[recipe.name], recipe.to_dict(), ("seeds",))
+
+
+def changed_settings_of_record(record: Mapping[str, Any]) -> list[str]:
+    """In what the arms of a record were trained otherwise than the recipe of the zoo, as it is now, trains them.
+
+    Args:
+        record: As `make_record` gives it; of any age.
+    """
+    name, recipe = record["name"], record["recipe"]
+    runs = [{"name": name, "arm": arm, "recipe": {**recipe, **options}} for arm, options in recipe["arms"].items()]
+    return list(dict.fromkeys(setting for run in runs for setting in changed_settings_of_run(run)))
 
 
 def changed_settings_of_run(config: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from keras_dml import layers, losses
 from keras_dml.backbones import BACKBONES, POOLINGS
 from keras_dml.data import BENCHMARKS
 from zoo import recipes, training
+from zoo.files import as_json
 from zoo.listing import listing
 
 NARROW, WIDE = (0.99, 1.01), (0.5, 2.0)
@@ -236,8 +237,10 @@ def rows_of(text, recipe):
     return rows
 
 
-def record(name, **fields):
-    defaults = {"seeds": [0, 1, 2], "data": {"subset": False}, "changed_settings": [], "arms": {}}
+def record(name, settings=None, **fields):
+    """A record of the zoo's recipe, with other `settings`, as it is read back."""
+    recipe = as_json(dataclasses.replace(recipes.get(name), **(settings or {})).to_dict())
+    defaults = {"seeds": [0, 1, 2], "data": {"subset": False}, "changed_settings": [], "arms": {}, "recipe": recipe}
     return {"format": 1, "name": name, **defaults, **fields}
 
 
@@ -302,13 +305,21 @@ def test_listing_keeps_what_part_of_the_data_gives_apart_from_published_figures(
 
 def test_listing_says_which_settings_were_changed(tmp_path):
     arms = {"das": {"last": {"recall@1": [0.5]}}}
-    changes = record("cars196", arms=arms, changed_settings=["epochs", "learning_rate"])
+    changes = record("cars196", {"epochs": 3, "learning_rate": 1.0}, arms=arms)
     (tmp_path / "cars196.json").write_text(json.dumps(changes))
     rows = rows_of(listing(tmp_path), "cars196")
-    assert rows["measured with other epochs, learning_rate: seeds 0, 1, 2"] == []
+    assert rows["measured with other learning_rate, epochs: seeds 0, 1, 2"] == []
     assert rows["das"] == ["87.84", "50.00", "-", "-"]
     (tmp_path / "cars196.json").write_text(json.dumps({**changes, "data": {"subset": True}}))
-    assert [f"{PART}; with other epochs, learning_rate: seeds 0, 1, 2"] in lines_of(listing(tmp_path), "cars196")
+    assert [f"{PART}; with other learning_rate, epochs: seeds 0, 1, 2"] in lines_of(listing(tmp_path), "cars196")
+
+
+def test_listing_compares_a_record_with_the_recipe_as_it_is_now(tmp_path):
+    # Made with what was then the recipe, so the record itself knows of no change.
+    old = record("cars196", {"learning_rate": 1.0, "summary": "as it was called"})
+    old["recipe"]["arms"]["das"]["clip_norm"] = 9.0
+    (tmp_path / "cars196.json").write_text(json.dumps(old))
+    assert "measured with other learning_rate, clip_norm: seeds 0, 1, 2" in rows_of(listing(tmp_path), "cars196")
 
 
 def test_listing_refuses_a_record_of_another_format(tmp_path):
