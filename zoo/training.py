@@ -211,7 +211,8 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     def optimizer(rate: float) -> "keras.optimizers.Optimizer":
         schedule: Any = rate
         if recipe.milestones:
-            boundaries = [epoch * steps_per_epoch for epoch in recipe.milestones]
+            # Keras keeps a value up to its boundary, and counts steps from 0: the last step of the epoch before.
+            boundaries = [epoch * steps_per_epoch - 1 for epoch in recipe.milestones]
             values = [rate * recipe.decay**drops for drops in range(len(boundaries) + 1)]
             schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
         return build_optimizer(recipe, schedule)

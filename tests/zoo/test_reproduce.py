@@ -248,6 +248,17 @@ def test_a_run_begun_with_other_settings_is_not_continued(tmp_path):
         training.train(small_recipe(l2_decay=0.5), "das", 5, benchmark, tmp_path)
 
 
+def test_the_rate_falls_with_the_first_step_after_a_milestone():
+    recipe = dataclasses.replace(small_recipe(), learning_rate=1.0, milestones=(2, 3), decay=0.5)
+    model = training.build_model(recipe, training.build_encoder(recipe), num_classes=5, steps_per_epoch=4, seed=0)
+    rates = []
+    # Iterations are counted from 0: the first step of the third epoch, after two of four steps, is number 8.
+    for step in (0, 7, 8, 11, 12, 20):
+        model.optimizer.iterations.assign(step)
+        rates.append(float(model.optimizer.learning_rate))
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
 def test_names(capsys):
     assert reproduce.main(["--list"]) == 0
     assert "digits" in capsys.readouterr().out
