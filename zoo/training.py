@@ -113,18 +113,27 @@ def weights_identity(weights: str | None) -> Any:
 
 
 def build_encoder(recipe: Recipe) -> "keras.Model":
-    """The recipe's encoder with fresh weights; seed Keras first."""
+    """The recipe's encoder before training; seed Keras first.
+
+    Raises:
+        ValueError: For settings that do not fit, weights that cannot be downloaded, and a package that is missing.
+    """
     from keras_dml import backbones
 
-    return backbones.build(
-        recipe.backbone,
-        embedding_dim=recipe.embedding_dim,
-        pooling=recipe.pooling,
-        input_shape=preprocessing(recipe).input_shape,
-        normalize=recipe.normalize,
-        options=recipe.backbone_options,
-        weights=recipe.weights,
-    )
+    try:
+        return backbones.build(
+            recipe.backbone,
+            embedding_dim=recipe.embedding_dim,
+            pooling=recipe.pooling,
+            input_shape=preprocessing(recipe).input_shape,
+            normalize=recipe.normalize,
+            options=recipe.backbone_options,
+            weights=recipe.weights,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{error} (on the command line: --weights FILE)") from error
+    except ImportError as error:
+        raise ValueError(str(error)) from error
 
 
 def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -160,6 +161,27 @@ def test_wrong_settings_are_errors_before_anything_is_written(tmp_path, capsys, 
     assert reproduce.main(["digits", "--output", str(folder), *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not folder.exists()
+
+
+def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_do(tmp_path, capsys, monkeypatch):
+    def network(**options):
+        raise Exception("URL fetch failure on https://storage.googleapis.com/weights.h5")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", network)
+    settings = ("backbone=mobilenet_v2", "channels=3", "input_size=32")
+    options = [text for setting in settings for text in ("--set", setting)]
+    assert reproduce.main(["digits", "--output", str(tmp_path), "--weights", "imagenet", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Keras could not download the ImageNet weights of mobilenet_v2: URL fetch failure")
+    assert "pass weights=FILE" in error
+    assert "--weights FILE" in error
+
+
+def test_a_backbone_whose_package_is_missing_is_an_error_that_names_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    options = ["--set", "backbone=keras_hub:dinov2_base", "--set", "backbone_options={}"]
+    assert reproduce.main(["digits", "--output", str(tmp_path), *options]) == 2
+    assert 'pip install "keras-dml[models]"' in capsys.readouterr().err
 
 
 def test_mean_and_sample_deviation():
