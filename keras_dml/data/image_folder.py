@@ -30,10 +30,10 @@ def load_folder(options: LoadOptions) -> Benchmark:
     else:
         base = root / "images" if [folder.name for folder in folders.subfolders(root)] == ["images"] else root
         classes = _classes(base)
-        if len(classes) < 2:
+        if len(classes) < 4:
             raise DataError(
                 f"{base} holds {len(classes)} class folder{'' if len(classes) == 1 else 's'} with images; a training "
-                f"and a test side need one each at least, and training itself two. Expected:\n{LAYOUT}"
+                f"and a test side need two each at least. Expected:\n{LAYOUT}"
             )
         half = (len(classes) + 1) // 2
         train, test = folders.split_of_classes(root, classes[:half]), folders.split_of_classes(root, classes[half:])

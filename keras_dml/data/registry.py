@@ -21,6 +21,7 @@ from keras_dml.data.load_options import LoadOptions
 from keras_dml.data.omniglot import in_memory, load_omniglot
 from keras_dml.data.split import Split
 from keras_dml.data.stanford_online_products import load_sop
+from keras_dml.data.zero_shot import check_queries
 from keras_dml.utils.suggestions import unknown_name
 
 BENCHMARKS: dict[str, Callable[[LoadOptions], Benchmark]] = {
@@ -64,7 +65,8 @@ def load(
             given.
 
     Raises:
-        DataError: A ValueError: if the data are missing or not the protocol's; the text says what to do.
+        DataError: A ValueError: if the data are missing, not the protocol's, or of such classes that nothing can be
+            measured on them; the text says what to do.
     """
     if name not in BENCHMARKS:
         raise ValueError(unknown_name("benchmark", name, BENCHMARKS))
@@ -74,6 +76,7 @@ def load(
     benchmark = BENCHMARKS[name](LoadOptions(folder, subset, download))
     if bad_images == "skip":
         benchmark = _without_bad_images(benchmark)
+    check_queries(benchmark)
     return in_memory(benchmark) if name == "omniglot" else benchmark
 
 

@@ -1,6 +1,7 @@
 """What the loaders of published benchmarks share."""
 
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,6 +68,37 @@ def assemble(
     if not options.subset:
         protocol.check(name, train, test, gallery)
     return Benchmark(name, train, test, gallery, subset=options.subset)
+
+
+def check_queries(benchmark: Benchmark) -> None:
+    """Warns of queries without a partner: another image of their class on the side that is searched.
+
+    Raises:
+        DataError: If the searched side has images of one class only, which any encoder gets right, or if no query has
+            a partner, so that there is nothing to find.
+    """
+    queries, gallery = benchmark.test, benchmark.gallery
+    side, searched = ("test", queries) if gallery is None else ("gallery", gallery)
+    images = np.bincount(searched.labels, minlength=searched.num_classes)
+    if np.count_nonzero(images) < 2:
+        raise DataError(
+            f"The {side} side of {benchmark.name!r} has images of one class only: whatever is found there, it is right. "
+            "Two classes are needed to measure anything"
+        )
+    partners = images[queries.labels] - (gallery is None)
+    alone = np.count_nonzero(partners == 0)
+    if alone == len(queries):
+        raise DataError(
+            f"No query of {benchmark.name!r} has {'another' if gallery is None else 'an'} image of its class on the "
+            f"{side} side: there is nothing to find"
+        )
+    if alone:
+        warnings.warn(
+            f"{benchmark.name}: {alone} of {len(queries)} queries have no {'other ' if gallery is None else ''}image of their class on the {side} "
+            f"side; "
+            "they are left out of the metrics",
+            stacklevel=3,
+        )
 
 
 def by_class_then_name(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -28,7 +28,8 @@ def test_given_sides(tmp_path):
     assert benchmark.train.class_names == ("a", "b")
     assert benchmark.test.ids[0] == "test/c/0.jpg"
     classes(tmp_path / "gallery", "d", "e")
-    benchmark = load("folder", tmp_path)
+    with pytest.warns(UserWarning, match="2 of 4 queries have no image of their class on the gallery side"):
+        benchmark = load("folder", tmp_path)
     assert benchmark.test.class_names == benchmark.gallery.class_names == ("c", "d", "e")
     assert list(benchmark.gallery.labels) == [1, 1, 2, 2]
 
@@ -41,33 +42,33 @@ def test_a_class_on_both_sides_is_an_error(tmp_path):
 
 
 def test_hidden_files_and_what_archivers_leave_are_ignored(tmp_path):
-    classes(tmp_path, "a", "b", "__MACOSX", ".cache")
+    classes(tmp_path, "a", "b", "c", "d", "__MACOSX", ".cache")
     for name in (".DS_Store", "._0.jpg", "Thumbs.db", "notes.txt"):
         (tmp_path / "a" / name).write_bytes(b"x")
     benchmark = load("folder", tmp_path)
-    assert benchmark.train.ids == ("a/0.jpg", "a/1.jpg")
-    assert benchmark.test.class_names == ("b",)
+    assert benchmark.train.ids == ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg")
+    assert benchmark.test.class_names == ("c", "d")
 
 
 def test_deeper_folders_and_capital_suffixes_count(tmp_path):
-    classes(tmp_path / "images", "a", "b")
+    classes(tmp_path / "images", "a", "b", "c", "d")
     save(tmp_path / "images" / "a" / "more" / "X.JPEG", 1)
-    assert load("folder", tmp_path).train.ids == ("images/a/0.jpg", "images/a/1.jpg", "images/a/more/X.JPEG")
+    assert load("folder", tmp_path).train.ids[:3] == ("images/a/0.jpg", "images/a/1.jpg", "images/a/more/X.JPEG")
 
 
 def test_empty_folders_are_named_and_are_no_class(tmp_path):
-    classes(tmp_path, "a", "b")
+    classes(tmp_path, "a", "b", "c", "d")
     (tmp_path / "aa_empty").mkdir()
     with pytest.warns(UserWarning, match="aa_empty"):
         benchmark = load("folder", tmp_path)
-    assert benchmark.train.class_names == ("a",)
+    assert benchmark.train.class_names == ("a", "b")
 
 
 def test_images_outside_of_class_folders_are_named(tmp_path):
-    classes(tmp_path, "a", "b")
+    classes(tmp_path, "a", "b", "c", "d")
     save(tmp_path / "loose.jpg", 0)
     with pytest.warns(UserWarning, match=r"no class folder.*loose\.jpg"):
-        assert len(load("folder", tmp_path).train) == 2
+        assert len(load("folder", tmp_path).train) == 4
 
 
 def test_one_given_side_without_the_other(tmp_path):
@@ -77,15 +78,44 @@ def test_one_given_side_without_the_other(tmp_path):
 
 
 def test_train_can_be_the_name_of_a_class(tmp_path):
-    classes(tmp_path, "bus", "car", "train")
-    assert load("folder", tmp_path).test.class_names == ("train",)
+    classes(tmp_path, "bus", "car", "ship", "train")
+    assert load("folder", tmp_path).test.class_names == ("ship", "train")
 
 
 def test_images_of_a_kind_that_cannot_be_read_are_named(tmp_path):
-    classes(tmp_path, "a", "b")
-    (tmp_path / "b" / "scan.tiff").write_bytes(b"x")
+    classes(tmp_path, "a", "b", "c", "d")
+    (tmp_path / "d" / "scan.tiff").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"scan\.tiff"):
-        assert len(load("folder", tmp_path).test) == 2
+        assert len(load("folder", tmp_path).test) == 4
+
+
+def test_a_side_that_any_encoder_gets_right_is_refused(tmp_path):
+    classes(tmp_path / "train", "a", "b")
+    classes(tmp_path / "test", "c")
+    with pytest.raises(DataError, match="test side of 'folder' has images of one class only"):
+        load("folder", tmp_path)
+    classes(tmp_path / "test", "d", count=1)
+    with pytest.warns(UserWarning, match="1 of 3 queries have no other image of their class on the test side"):
+        load("folder", tmp_path)
+    (tmp_path / "test" / "c" / "1.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match="No query"), pytest.warns(UserWarning, match=r"left out 1 .*c/1\.jpg"):
+        load("folder", tmp_path, bad_images="skip")
+    (tmp_path / "test" / "c" / "1.jpg").unlink()
+    with pytest.raises(DataError, match="No query of 'folder' has another image of its class on the test side"):
+        load("folder", tmp_path)
+
+
+def test_a_gallery_that_any_encoder_gets_right_is_refused(tmp_path):
+    classes(tmp_path / "train", "a", "b")
+    classes(tmp_path / "test", "c", count=1)
+    classes(tmp_path / "gallery", "c")
+    with pytest.raises(DataError, match="gallery side of 'folder' has images of one class only"):
+        load("folder", tmp_path)
+    classes(tmp_path / "gallery", "d")
+    assert len(load("folder", tmp_path).test) == 1
+    (tmp_path / "gallery" / "c").rename(tmp_path / "gallery" / "e")
+    with pytest.raises(DataError, match="No query of 'folder' has an image of its class on the gallery side"):
+        load("folder", tmp_path)
 
 
 def test_one_class_none_or_no_folders(tmp_path):
@@ -93,6 +123,9 @@ def test_one_class_none_or_no_folders(tmp_path):
         load("folder", tmp_path)
     classes(tmp_path, "only")
     with pytest.raises(DataError, match="1 class folder "):
+        load("folder", tmp_path)
+    classes(tmp_path, "second", "third")
+    with pytest.raises(DataError, match="3 class folders with images; a training and a test side need two each"):
         load("folder", tmp_path)
     flat = tmp_path / "flat"
     save(flat / "a.jpg", 0)
