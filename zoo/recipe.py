@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -132,6 +133,14 @@ class Recipe:
         for name in ("epochs", "evaluate_every", "classes_per_batch", "images_per_class", "input_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={getattr(self, name)}")
+        for name in ("learning_rate", "loss_learning_rate", "l2_decay", "decay", "auxiliary_weight", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be a finite number of at least 0. Received: {name}={value}")
+        if any(epoch < 1 for epoch in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(
+                f"`milestones` must be epochs in ascending order, from 1. Received: milestones={self.milestones}"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` must be one or more different numbers. Received: seeds={self.seeds}")
         for seed in self.seeds:

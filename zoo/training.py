@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,24 +75,68 @@ def validate(recipe: Recipe) -> None:
     """Refuses what would only fail once the training has begun.
 
     Raises:
-        ValueError: For a loss, an augmentation or an optimiser that does not exist, arguments they do not take, or
-            sizes that do not fit.
+        ValueError: For names that do not exist, arguments that what they name does not take, and settings that do not
+            fit each other.
     """
     recipe.arm(recipe.shipped)
     for name in recipe.arms:
-        arm = recipe.arm(name)
-        preprocessing(arm)
         try:
-            build_optimizer(arm, arm.learning_rate)
-            build_augment(arm)
-            build_loss(arm.loss, arm.loss_args, num_classes=2)
-        except TypeError as error:
-            raise ValueError(f"Arm {name!r} has settings that do not exist or do not fit: {error}") from error
-        if arm.das is not None and arm.embedding_dim is not None and arm.das.top_k > arm.embedding_dim:
+            _validate_arm(recipe.arm(name))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Arm {name!r}: {error}") from error
+
+
+def _validate_arm(arm: Recipe) -> None:
+    from keras_dml import backbones, layers
+
+    preprocessing(arm)
+    _check_backbone(arm.backbone, arm.backbone_options)
+    if arm.pooling not in backbones.POOLINGS:
+        raise ValueError(unknown_name("pooling", arm.pooling, backbones.POOLINGS))
+    build_optimizer(arm, arm.learning_rate)
+    build_augment(arm)
+    loss = build_loss(arm.loss, arm.loss_args, num_classes=2)
+    if arm.pddm is not None:
+        layers.PDDMUnit(**dataclasses.asdict(arm.pddm))
+    elif loss.needs_similarity:
+        raise ValueError(
+            f"the loss {arm.loss!r} scores pairs with a learned similarity, and there is none: pddm=None. "
+            "Add --set pddm.units=None for one with the default settings"
+        )
+    if arm.das is not None:
+        layers.DASAugmentation(2, **dataclasses.asdict(arm.das))
+        if arm.embedding_dim is not None and arm.das.top_k > arm.embedding_dim:
             raise ValueError(
-                f"Arm {name!r}: `das.top_k` must be at most the embedding width. Received: top_k={arm.das.top_k}, "
+                f"`das.top_k` must be at most the embedding width. Received: top_k={arm.das.top_k}, "
                 f"embedding_dim={arm.embedding_dim}"
             )
+        if arm.das.normalize != arm.normalize:
+            raise ValueError(
+                "produced embeddings must have unit length where the real ones have it, and only there. Received: "
+                f"normalize={arm.normalize}, das.normalize={arm.das.normalize}. Add --set das.normalize={arm.normalize}"
+            )
+
+
+def _check_backbone(name: str, options: Options) -> None:
+    """Refuses names and options that `keras_dml.backbones.build` does not know, but for those of keras-hub."""
+    import keras
+
+    from keras_dml.backbones import BACKBONES
+    from keras_dml.backbones.applications import application_names, find_application
+    from keras_dml.backbones.hub import PREFIX
+
+    if name.startswith(PREFIX):
+        return  # Both are the preset's, which only keras-hub can tell.
+    plain = name.replace("_", "").replace("-", "").lower()
+    own = {known.replace("_", ""): builder for known, builder in BACKBONES.items()}
+    network = find_application(name)
+    if plain in own:
+        _check_arguments(name, own[plain], options, given=("input_shape", "keras_weights"))
+    elif network is not None:
+        builder = getattr(keras.applications, network)
+        _check_arguments(name, builder, options, given=("include_top", "weights", "input_tensor", "input_shape"))
+    else:
+        raise ValueError(unknown_name("backbone", name, (*BACKBONES, *application_names(), f"{PREFIX}PRESET")))
 
 
 def weights_identity(weights: str | None) -> Any:
@@ -148,9 +192,10 @@ def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
     return augment(recipe.input_size, recipe.channels, **recipe.augment_args)
 
 
-def _check_arguments(name: str, builder: Callable[..., Any], arguments: Options) -> None:
-    """Refuses arguments that `builder` does not name, with the nearest that it does."""
-    known = [key for key, one in inspect.signature(builder).parameters.items() if one.kind is not one.VAR_KEYWORD]
+def _check_arguments(name: str, builder: Callable[..., Any], arguments: Options, given: Collection[str] = ()) -> None:
+    """Refuses arguments that `builder` does not name, with the nearest that it does; `given` are not to be chosen."""
+    parameters = inspect.signature(builder).parameters.items()
+    known = [key for key, one in parameters if one.kind is not one.VAR_KEYWORD and key not in given]
     for key in arguments:
         if key not in known:
             raise ValueError(unknown_name(f"argument of {name}", key, known))
@@ -178,7 +223,13 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
         arguments.setdefault("num_classes", num_classes)
     if "loss" in arguments:
         inner = arguments["loss"]
-        inner = {"name": inner} if isinstance(inner, str) else dict(inner)
+        inner = {"name": inner} if isinstance(inner, str) else inner
+        if not isinstance(inner, Mapping) or "name" not in inner:
+            raise ValueError(
+                f"The `loss` of {name} is a name, or a dict of `name` and arguments, such as "
+                f"{{'name': 'margin', 'margin': 0.2}}. Received: {inner!r}"
+            )
+        inner = dict(inner)
         arguments["loss"] = build_loss(inner.pop("name"), inner, num_classes)
     return loss(**arguments)
 

@@ -78,6 +78,11 @@ def test_every_arm_can_be_built(name, arm):
     assert settings.auxiliary_weight is None or settings.das is not None
 
 
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_is_accepted(name):
+    training.validate(recipes.get(name))
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_training_is_that_of_the_authors_code(name):
     for arm in recipes.get(name).arms:
