@@ -16,7 +16,8 @@ class Benchmark:
         test: Images of the test classes: the queries, and the gallery too where `gallery` is None.
         gallery: The gallery where the protocol has one of its own (query/gallery benchmarks).
             Its labels count the classes as those of `test` do.
-        subset: Whether the data were accepted without comparing their numbers with the protocol's.
+        subset: Whether the data may be less than the whole benchmark: accepted without comparing their numbers with
+            the protocol's, or without images that cannot be read.
     """
 
     name: str

@@ -60,7 +60,7 @@ def load(
         subset: Whether to accept numbers of images and classes that differ from the published protocol's.
         bad_images: "fail": an image that cannot be read ends whatever reaches it, with an error that names it.
             "skip": every image is decoded once beforehand, and those that cannot be read are left out and named in a
-            warning.
+            warning; the benchmark is a subset then.
         download: Whether TensorFlow Datasets may download what is not there; by default only if no `data_dir` is
             given.
 
@@ -104,4 +104,5 @@ def _without_bad_images(benchmark: Benchmark) -> Benchmark:
         f"{' ...' if len(named) > 10 else ''}",
         stacklevel=3,
     )
-    return Benchmark(benchmark.name, train, test, gallery, benchmark.subset)
+    # What is left is no longer what a figure was published for.
+    return Benchmark(benchmark.name, train, test, gallery, subset=True)

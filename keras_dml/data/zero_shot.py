@@ -82,20 +82,20 @@ def check_queries(benchmark: Benchmark) -> None:
     images = np.bincount(searched.labels, minlength=searched.num_classes)
     if np.count_nonzero(images) < 2:
         raise DataError(
-            f"The {side} side of {benchmark.name!r} has images of one class only: whatever is found there, it is right. "
+            f"The {side} side of {benchmark.name!r} has images of one class only: whatever is found there is right. "
             "Two classes are needed to measure anything"
         )
     partners = images[queries.labels] - (gallery is None)
     alone = np.count_nonzero(partners == 0)
+    partner = "other image" if gallery is None else "image"
     if alone == len(queries):
         raise DataError(
-            f"No query of {benchmark.name!r} has {'another' if gallery is None else 'an'} image of its class on the "
-            f"{side} side: there is nothing to find"
+            f"The queries of {benchmark.name!r} have no {partner} of their class on the {side} side: there is nothing "
+            "to find"
         )
     if alone:
         warnings.warn(
-            f"{benchmark.name}: {alone} of {len(queries)} queries have no {'other ' if gallery is None else ''}image of their class on the {side} "
-            f"side; "
+            f"{benchmark.name}: {alone} of {len(queries)} queries have no {partner} of their class on the {side} side; "
             "they are left out of the metrics",
             stacklevel=3,
         )

@@ -8,7 +8,7 @@ import scipy.io
 import tiny_datasets
 from tiny_pictures import photograph, save
 
-from keras_dml.data import BENCHMARKS, DataError, load
+from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, load
 
 
 def write(path, text):
@@ -47,7 +47,7 @@ def test_cub200_is_the_same_from_archive_and_records(tmp_path, name):
             np.testing.assert_array_equal(a.image(row), b.image(row))
 
 
-def test_cub200_from_class_folders_with_exactly_the_published_counts(tmp_path):
+def test_cub200_from_class_folders_with_exactly_the_published_counts(tmp_path, monkeypatch):
     source = save(tmp_path / "one.jpg", 0)
     for label in range(200):
         # 5,864 = 64 * 59 + 36 * 58 and 5,924 = 24 * 60 + 76 * 59.
@@ -59,6 +59,12 @@ def test_cub200_from_class_folders_with_exactly_the_published_counts(tmp_path):
     benchmark = load("cub200", tmp_path)
     assert (len(benchmark.train), len(benchmark.test)) == (5864, 5924)
     assert not benchmark.subset
+    # Decoding them all would take long.
+    monkeypatch.setattr(Split, "verify", lambda split: [BadImage(3, split.ids[3], "cut off")])
+    with pytest.warns(UserWarning, match="left out 2 images"):
+        less = load("cub200", tmp_path, bad_images="skip")
+    assert (len(less.train), len(less.test)) == (5863, 5923)
+    assert less.subset
     (tmp_path / "images" / "007.Bird" / "3.jpg").unlink()
     with pytest.raises(DataError, match="train images 5863 instead of 5864"):
         load("cub200", tmp_path)
