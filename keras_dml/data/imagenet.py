@@ -12,11 +12,13 @@ from keras_dml.data.zero_shot import assemble
 Classes = list[tuple[str, list[pathlib.Path]]]
 
 TRAIN_CLASSES, TEST_CLASSES = 800, 200
+IMAGES_2010, IMAGES_2012 = 1_261_406, 1_281_167
+"""Training images of ILSVRC-2010 and, with other classes, of ILSVRC-2012 (Russakovsky et al., IJCV 2015, Table 2)."""
 IMAGENET_10K_CLASSES = 10_184
 LAYOUT_2010 = """\
-  [imagenet2010/]train/n01440764/*.JPEG ...: the 1,000 class folders of ILSVRC-2010's training images, named by WordNet
-      id (the archive ILSVRC2010_images_train.tar, unpacked with the archives inside it, from https://image-net.org,
-      registration needed; checksum not known)
+  [imagenet2010/]train/n01440764/*.JPEG ...: the 1,000 class folders of ILSVRC-2010's 1,261,406 training images, named
+      by WordNet id; ILSVRC-2012 has others (the archive ILSVRC2010_images_train.tar, unpacked with the archives inside
+      it, from https://image-net.org, registration needed; checksum not known)
   [imagenet2010/]train_classes.txt, test_classes.txt (optional): 800 and 200 WordNet ids, one a line; without them the
       first 800 ids in sorted order train and the other 200 test. PDDM's own lists are not published"""
 LAYOUT_10K = f"""\
@@ -29,7 +31,7 @@ LAYOUT_10K = f"""\
 def load_imagenet2010(options: LoadOptions) -> Benchmark:
     """800 classes of ILSVRC-2010 for training, the other 200 for test."""
     root = folders.existing_folder(options.data_dir, "imagenet2010_zero_shot", LAYOUT_2010)
-    train, test = _sides("imagenet2010_zero_shot", root)
+    train, test = _sides("imagenet2010_zero_shot", root, options)
     return assemble(
         "imagenet2010_zero_shot",
         options,
@@ -47,7 +49,7 @@ def load_imagenet10k(options: LoadOptions) -> Benchmark:
     """
     name = "imagenet10k_transfer"
     root = folders.existing_folder(options.data_dir, name, LAYOUT_10K)
-    train, _ = _sides(name, root)
+    train, _ = _sides(name, root, options)
     sides = {}
     for side in ("query", "gallery"):
         folder = root / "imagenet10k" / side
@@ -76,13 +78,21 @@ def load_imagenet10k(options: LoadOptions) -> Benchmark:
     )
 
 
-def _sides(name: str, root: pathlib.Path) -> tuple[Classes, Classes]:
+def _sides(name: str, root: pathlib.Path, options: LoadOptions) -> tuple[Classes, Classes]:
     """Training and test classes of ILSVRC-2010."""
     layout = LAYOUT_2010 if name == "imagenet2010_zero_shot" else LAYOUT_10K
     base = root / "imagenet2010" if (root / "imagenet2010").is_dir() else root
     if not (base / "train").is_dir():
         raise DataError(f"{base / 'train'} is missing. The benchmark {name!r} expects:\n{layout}")
     classes = dict(folders.class_folders(base / "train"))
+    images = sum(len(files) for files in classes.values())
+    if not options.subset and images != IMAGES_2010:
+        other = " That is ILSVRC-2012, which has other classes." if images == IMAGES_2012 else ""
+        raise DataError(
+            f"ILSVRC-2010 has {IMAGES_2010} training images in {TRAIN_CLASSES + TEST_CLASSES} classes. Received: "
+            f"{images} in {len(classes)} classes, in {base / 'train'}.{other} To use them all the same, ask for a "
+            "subset: subset=True (in Python), --subset (on the command line)"
+        )
     lists = [base / "train_classes.txt", base / "test_classes.txt"]
     if all(path.is_file() for path in lists):
         sides = [path.read_text(encoding="utf-8").split() for path in lists]

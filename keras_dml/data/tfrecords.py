@@ -51,6 +51,11 @@ class RecordTable:
         return len(self.images)
 
 
+def default_folder() -> pathlib.Path:
+    """Where TensorFlow Datasets keeps what it prepares if it is told nothing else."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
 def find_prepared(data_dir: pathlib.Path | None, dataset: str, config: str | None = None) -> pathlib.Path | None:
     """The newest version of a prepared data set.
 
@@ -61,7 +66,7 @@ def find_prepared(data_dir: pathlib.Path | None, dataset: str, config: str | Non
         config: Its configuration, for data sets that have some.
     """
     if data_dir is None:
-        data_dir = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+        data_dir = default_folder()
     name = dataset if config is None else f"{dataset}/{config}"
     folders = [data_dir / name, data_dir] if config is None else [data_dir / name, data_dir / config, data_dir]
     for folder in folders:

@@ -33,13 +33,20 @@ def prepared(
         return found
     if options.may_download:
         return tfrecords.download(options.data_dir, dataset, archives, layout, config)
-    missing = "does not exist" if not (options.data_dir and options.data_dir.exists()) else "holds no such data"
     needed = "\n".join(f"  {archive}" for archive in archives)
+    records = f"{dataset}{'' if config is None else '/' + config}/VERSION"
+    if options.data_dir is None:
+        raise DataError(
+            f"The benchmark {name!r} is not in {tfrecords.default_folder()}, where TensorFlow Datasets prepares it as "
+            f"{records}, and download=False. Leave out download=False to have it downloaded, or give the folder with "
+            f"the data (data_dir). Looked for there are the unpacked archives:\n{layout}\nThe archives:\n{needed}"
+        )
+    missing = "holds no such data" if options.data_dir.exists() else "does not exist"
     raise DataError(
         f"The benchmark {name!r}: {options.data_dir} {missing}. Looked for the unpacked archives:\n{layout}\n"
-        f"or for {dataset}{'' if config is None else '/' + config}/VERSION as TensorFlow Datasets prepares it. "
-        "Where that library should download and prepare it there, say so with download=True. "
-        f"The archives:\n{needed}"
+        f"or for {records} as TensorFlow Datasets prepares it. Without a data folder (data_dir, --data-dir) that "
+        f"library downloads and prepares it in {tfrecords.default_folder()}, with download=True (in Python) in the "
+        f"folder given. The archives:\n{needed}"
     )
 
 

@@ -8,7 +8,7 @@ import scipy.io
 import tiny_datasets
 from tiny_pictures import photograph, save
 
-from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, load
+from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, imagenet, load
 
 
 def write(path, text):
@@ -236,7 +236,7 @@ def test_domainnet_from_its_lists(tmp_path):
         load("domainnet_clipart", tmp_path)
 
 
-def test_imagenet_2010(tmp_path):
+def test_imagenet_2010(tmp_path, monkeypatch):
     for name in ("n01", "n02", "n03", "n04"):
         for number in (1, 2):
             save(tmp_path / "train" / name / f"{name}_{number}.JPEG", 1)
@@ -249,11 +249,19 @@ def test_imagenet_2010(tmp_path):
     benchmark = load("imagenet2010_zero_shot", tmp_path, subset=True)
     assert benchmark.train.class_names == ("n03", "n01")
     assert benchmark.test.class_names == ("n02", "n04")
+    with pytest.raises(
+        DataError, match=r"1261406 training images in 1000 classes. Received: 8 in 4 classes, in [^ ]* To"
+    ):
+        load("imagenet2010_zero_shot", tmp_path)
+    monkeypatch.setattr(imagenet, "IMAGES_2012", 8)
+    with pytest.raises(DataError, match=r"Received: 8 .* That is ILSVRC-2012, which has other classes"):
+        load("imagenet2010_zero_shot", tmp_path)
+    monkeypatch.setattr(imagenet, "IMAGES_2010", 8)
     with pytest.raises(DataError, match="train classes 2 instead of 800"):
         load("imagenet2010_zero_shot", tmp_path)
 
 
-def test_imagenet_10k_leaves_out_classes_that_were_trained_on(tmp_path):
+def test_imagenet_10k_leaves_out_classes_that_were_trained_on(tmp_path, monkeypatch):
     for name in ("n01", "n02"):
         save(tmp_path / "imagenet2010" / "train" / name / "1.JPEG", 1)
     for side in ("query", "gallery"):
@@ -261,6 +269,7 @@ def test_imagenet_10k_leaves_out_classes_that_were_trained_on(tmp_path):
             save(tmp_path / "imagenet10k" / side / name / f"{side}.JPEG", 1)
     benchmark = load("imagenet10k_transfer", tmp_path, subset=True)
     assert benchmark.test.class_names == benchmark.gallery.class_names == ("n04", "n05")
+    monkeypatch.setattr(imagenet, "IMAGES_2010", 2)
     with pytest.raises(DataError, match="10184 classes"):
         load("imagenet10k_transfer", tmp_path)
 
@@ -372,8 +381,12 @@ def test_nothing_is_downloaded_into_a_folder_unless_that_is_said(tmp_path, monke
         raise DataError("stop")
 
     monkeypatch.setattr(tfrecords, "download", fake)
-    for arguments in ({"data_dir": tmp_path}, {"download": False}):
-        with pytest.raises(DataError):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/the/usual/place")
+    for arguments, advice in (
+        ({"data_dir": tmp_path}, r"Without a data folder \(data_dir, --data-dir\).*in /the/usual/place"),
+        ({"download": False}, r"not in /the/usual/place.*Leave out download=False.*give the folder"),
+    ):
+        with pytest.raises(DataError, match=advice):
             load("cub200", **arguments)
     assert not asked
     for arguments in ({}, {"data_dir": tmp_path, "download": True}):
