@@ -25,17 +25,33 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The visible folders in a folder, sorted by name."""
-    return [entry for entry in visible(folder) if entry.is_dir()]
+    """The visible folders in a folder, sorted by name, without links that lead back to it or to a folder above it."""
+    here = folder.resolve()
+    return [
+        entry
+        for entry in visible(folder)
+        if entry.is_dir() and not (entry.is_symlink() and here.is_relative_to(entry.resolve()))
+    ]
 
 
-def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All image files in a folder and below, sorted; warns of image files of a kind that cannot be read."""
+def images_below(folder: pathlib.Path, seen: set[pathlib.Path] | None = None) -> list[pathlib.Path]:
+    """All image files in a folder and below, sorted; warns of image files of a kind that cannot be read.
+
+    Args:
+        folder: Where to look.
+        seen: Resolved folders that are not to be entered (again), to which the ones entered are added: a symbolic link
+            may lead back to a folder above.
+    """
+    here = folder.resolve()
+    seen = set(here.parents) if seen is None else seen
+    if here in seen:
+        return []
+    seen.add(here)
     found: list[pathlib.Path] = []
     foreign: list[pathlib.Path] = []
     for entry in visible(folder):
         if entry.is_dir():
-            found.extend(images_below(entry))
+            found.extend(images_below(entry, seen))
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
             found.append(entry)
         elif entry.suffix.lower() in FOREIGN_SUFFIXES:
@@ -108,17 +124,25 @@ def split_of_numbered_classes(root: pathlib.Path, count: int) -> Split:
         DataError: For a number outside 1 to `count`, or one that two folders have.
     """
     names: dict[int, str] = {}
+    unnumbered: list[str] = []
     files: list[pathlib.Path] = []
     labels: list[int] = []
     for name, images in class_folders(root):
         number = number_of(name)
         if number is None:
+            unnumbered.append(name)
             continue
         if not 1 <= number <= count or number in names:
             raise DataError(f"Class folders in {root} must be numbered 1 to {count}, each once. Received: {name}")
         names[number] = name
         files.extend(images)
         labels.extend([number - 1] * len(images))
+    if unnumbered:
+        warnings.warn(
+            f"{len(unnumbered)} folders in {root} have no number among others that have, and are left out: "
+            f"{', '.join(unnumbered[:5])}{' ...' if len(unnumbered) > 5 else ''}",
+            stacklevel=2,
+        )
     class_names = [names.get(number, f"{number:03d}") for number in range(1, count + 1)]
     order = np.argsort(labels, kind="stable")
     return split_of_files(root, [files[row] for row in order], np.array(labels, int)[order], class_names)

@@ -1,6 +1,7 @@
 """Anybody's own images: a folder with a folder for each class."""
 
 import pathlib
+import warnings
 
 from keras_dml.data import folders
 from keras_dml.data.benchmark import Benchmark
@@ -15,6 +16,8 @@ LAYOUT = """\
       rest is the test side
 or train/CLASS/* and test/CLASS/*, and maybe gallery/CLASS/*: as given, with no class in both train and test"""
 
+SIDES = ("train", "test", "gallery")
+
 
 def load_folder(options: LoadOptions) -> Benchmark:
     """A benchmark of the user's own: classes are folders."""
@@ -25,8 +28,23 @@ def load_folder(options: LoadOptions) -> Benchmark:
         if not other.is_dir() and side.is_dir() and folders.subfolders(side):
             raise DataError(f"{side} holds class folders, but {other} does not exist. Expected:\n{LAYOUT}")
     if train_side.is_dir() and test_side.is_dir():
+        ignored = [folder.name for folder in folders.subfolders(root) if folder.name not in SIDES]
+        if ignored:
+            warnings.warn(
+                f"{root} has {' and '.join(SIDES[:2])}, so its other folders are left out: {', '.join(ignored[:5])}"
+                f"{' ...' if len(ignored) > 5 else ''}. Expected:\n{LAYOUT}",
+                stacklevel=2,
+            )
         train = folders.split_of_classes(root, _classes(train_side))
         test, gallery = _test(root)
+        shared = sorted(set(train.class_names) & set(test.class_names))
+        if shared:
+            raise DataError(
+                f"{root}: {len(shared)} classes have images in train and in {' or '.join(SIDES[1:])}: "
+                f"{', '.join(shared[:5])}{' ...' if len(shared) > 5 else ''}. Training and test classes must be "
+                "disjoint: retrieval is measured on classes that training has not seen. Move all images of a class to "
+                "one side, or put the class folders side by side in one folder, to have the first half of them train"
+            )
     else:
         base = root / "images" if [folder.name for folder in folders.subfolders(root)] == ["images"] else root
         classes = _classes(base)

@@ -87,7 +87,8 @@ class Split:
     def fingerprint(self) -> str:
         """Checksum of labels, names, ids and of what tells the images apart cheaply (pixels of an array, sizes of
         files), 16 hexadecimal digits: equal for two runs on the same data."""
-        digest = hashlib.sha256("\0".join((*self.class_names, "", *self.ids)).encode())
+        # Names of files need not be UTF-8: Python keeps their bytes as surrogates.
+        digest = hashlib.sha256("\0".join((*self.class_names, "", *self.ids)).encode(errors="surrogateescape"))
         digest.update(self.labels.tobytes())
         digest.update(self.source.fingerprint())
         return digest.hexdigest()[:16]

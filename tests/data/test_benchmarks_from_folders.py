@@ -135,6 +135,9 @@ def test_numbered_class_folders_keep_the_official_order(tmp_path):
     benchmark = load("cars196", tmp_path, subset=True)
     assert benchmark.train.class_names == ("001.Car", "098.Car")
     assert benchmark.test.class_names == ("099.Car", "196.Car")
+    save(tmp_path / "images" / "Other Car" / "a.jpg", 0)
+    with pytest.warns(UserWarning, match=r"1 folders in .* have no number among others .* left out: Other Car"):
+        assert load("cars196", tmp_path, subset=True).fingerprint == benchmark.fingerprint
     save(tmp_path / "images" / "197.Car" / "a.jpg", 0)
     with pytest.raises(DataError, match=r"197\.Car"):
         load("cars196", tmp_path, subset=True)

@@ -1,5 +1,7 @@
 """The user's own folder of classes."""
 
+import os
+
 import pytest
 from tiny_pictures import save
 
@@ -37,8 +39,41 @@ def test_given_sides(tmp_path):
 def test_a_class_on_both_sides_is_an_error(tmp_path):
     classes(tmp_path / "train", "a", "b")
     classes(tmp_path / "test", "b", "c")
-    with pytest.raises(ValueError, match=r"disjoint.*b"):
+    with pytest.raises(DataError, match=r"1 classes have images in train and in test or gallery: b\..*side by side"):
         load("folder", tmp_path)
+
+
+def test_folders_beside_the_sides_are_named(tmp_path):
+    for side in ("train", "test", "val"):
+        classes(tmp_path / side, f"{side} a", f"{side} b")
+    with pytest.warns(UserWarning, match="train and test, so its other folders are left out: val"):
+        benchmark = load("folder", tmp_path)
+    assert (len(benchmark.train), len(benchmark.test)) == (4, 4)
+
+
+def test_links_that_lead_back_bring_no_image_twice(tmp_path):
+    classes(tmp_path, "a", "b", "c", "d")
+    elsewhere = tmp_path.with_name(f"{tmp_path.name} elsewhere")
+    save(elsewhere / "2.jpg", 2)
+    (tmp_path / "all").symlink_to(tmp_path)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to(".")
+    # A link to images is a folder like any other.
+    (tmp_path / "b" / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(tmp_path / "b")
+    benchmark = load("folder", tmp_path)
+    assert benchmark.train.ids == ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg", "b/more/2.jpg")
+    assert len(benchmark.test) == 4
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    classes(tmp_path, "a", "b", "c", "d")
+    before = load("folder", tmp_path).fingerprint
+    (tmp_path / "a" / "0.jpg").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg"))
+    benchmark = load("folder", tmp_path)
+    assert benchmark.fingerprint != before
+    row = benchmark.train.ids.index("a/caf\udce9.jpg")
+    assert benchmark.train.image(row).shape == (30, 40, 3)
 
 
 def test_hidden_files_and_what_archivers_leave_are_ignored(tmp_path):
