@@ -183,8 +183,8 @@ def evaluated_epochs(epochs: int, every: int) -> list[int]:
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Applies `key=value` assignments, in order.
 
-    Warns when arms that set a field themselves keep their own value, and when another `input_size` leaves `resize` as
-    it is, so that another part of a test image is seen.
+    Warns when arms that set a field themselves keep their own value, when another `input_size` leaves `resize` as it
+    is, so that another part of a test image is seen, and when `milestones` do not fit another number of `epochs`.
 
     Args:
         recipe: The recipe to start from.
@@ -208,8 +208,13 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
         else:
             recipe = _assign(recipe, key, key.split("."), value)
             _refuse_without_effect(recipe, key)
-    if not any(re.search(r"\bresize\b", assignment) for assignment in assignments):
+
+    def chosen(field: str) -> bool:
+        return any(re.search(rf"\b{field}\b", assignment) for assignment in assignments)
+
+    if not chosen("resize"):
         _warn_of_another_crop(before, recipe)
+    _warn_of_milestones(before, recipe, chosen("milestones"))
     return recipe
 
 
@@ -250,6 +255,39 @@ def _warn_of_another_crop(before: Recipe, recipe: Recipe) -> None:
             f"seen, {new.input_size / new.resize:.0%} of the short side instead of {old.input_size / new.resize:.0%}. "
             f"To see as much as before, add --set {key}={round(new.resize * new.input_size / old.input_size)}"
         )
+        found.setdefault(text, []).append(arm)
+    for text, arms in found.items():
+        warnings.warn(f"{text} (arms: {', '.join(arms)})", stacklevel=3)
+
+
+def _warn_of_milestones(before: Recipe, recipe: Recipe, chosen: bool) -> None:
+    """Names the arms with other `epochs` or `milestones` than `before` that do not fit each other.
+
+    Args:
+        before: The recipe as it was.
+        recipe: The recipe as it is now.
+        chosen: Whether the milestones are the user's choice, which may be what they were.
+    """
+    found: dict[str, list[str]] = {}
+    for arm, options in recipe.arms.items():
+        old, new = before.arm(arm) if arm in before.arms else before, recipe.arm(arm)
+        if (new.epochs, new.milestones) == (old.epochs, old.milestones):
+            continue
+        kept = new.milestones == old.milestones and not chosen
+        late = tuple(epoch for epoch in new.milestones if epoch >= new.epochs)
+        if late:
+            text = f"The run has epochs={new.epochs}, and ends before the learning rate falls at milestones={late}."
+        elif kept and new.milestones:
+            text = (
+                f"The run has epochs={new.epochs}, and the learning rate still falls at milestones={new.milestones}, "
+                f"which were chosen for epochs={old.epochs}."
+            )
+        else:
+            continue
+        if kept:
+            key = f"arms.{arm}.milestones" if {"epochs", "milestones"} & set(options) else "milestones"
+            scaled = {round(epoch * new.epochs / old.epochs) for epoch in new.milestones} - {0, new.epochs}
+            text = f'{text} To scale them, add --set "{key}={tuple(sorted(scaled))}"'
         found.setdefault(text, []).append(arm)
     for text, arms in found.items():
         warnings.warn(f"{text} (arms: {', '.join(arms)})", stacklevel=3)

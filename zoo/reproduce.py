@@ -130,12 +130,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     recipe = recipes.get(options.name)
     if options.weights is not None:
         recipe = dataclasses.replace(recipe, weights=options.weights)
-    if options.epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=options.epochs)
     if options.seed:
         recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
-    recipe = override(recipe, options.set)
-    return recipe
+    return override(recipe, [*([] if options.epochs is None else [f"epochs={options.epochs}"]), *options.set])
 
 
 def _positive(text: str) -> int:

@@ -58,6 +58,7 @@ def changes(name):
         "resize": 20,
         "classes_per_batch": 2,
         "learning_rate": 1e-3,
+        "milestones": (),
         "select_epoch": name in SELECTING,
         "ks": KS,
     }

@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+import shlex
+import sys
 import warnings
 
 import pytest
 
-from zoo import recipes
+from zoo import recipes, reproduce
 from zoo.recipe import DAS, evaluated_epochs, override
 
 
@@ -39,14 +41,14 @@ def test_wrong_settings_of_arms(assignment, message):
 
 def test_settings_of_one_arm():
     digits = recipes.get("digits")
-    recipe = override(digits, ["arms.das.das.bank_size=5", "arms.das.epochs=4", "arms.baseline.loss_args.alpha=3"])
+    recipe = override(digits, ["arms.das.das.bank_size=5", "arms.das.l2_decay=4", "arms.baseline.loss_args.alpha=3"])
     # The rest of what the arm trains with stays.
     assert recipe.arm("das").das == dataclasses.replace(digits.das, bank_size=5)
-    assert recipe.arm("das").epochs == 4
+    assert recipe.arm("das").l2_decay == 4
     assert recipe.arm("baseline") == dataclasses.replace(
         digits.arm("baseline"), loss_args={"alpha": 3}, arms=recipe.arms
     )
-    assert (recipe.das, recipe.epochs, recipe.loss_args) == (digits.das, digits.epochs, digits.loss_args)
+    assert (recipe.das, recipe.l2_decay, recipe.loss_args) == (digits.das, digits.l2_decay, digits.loss_args)
     # An arm without DAS gets the one of the recipe's defaults.
     assert override(digits, ["arms.baseline.das.top_k=3"]).arm("baseline").das == DAS(top_k=3)
 
@@ -54,7 +56,7 @@ def test_settings_of_one_arm():
 def test_all_settings_of_arms_are_replaced():
     digits = recipes.get("digits")
     assert override(digits, ["arms={'das': {}}"]).arms == {"das": {}}
-    assert override(digits, ["arms.baseline={'epochs': 3}"]).arms == {"baseline": {"epochs": 3}, "das": {}}
+    assert override(digits, ["arms.baseline={'channels': 3}"]).arms == {"baseline": {"channels": 3}, "das": {}}
     # Written out in full, as a record shows them.
     written = {arm: dict(options) for arm, options in recipes.get("cub200").arms.items()}
     assert override(recipes.get("cub200"), [f"arms={written}"]) == recipes.get("cub200")
@@ -88,7 +90,7 @@ def test_arms_that_keep_their_own_value_are_named():
         "both": 9,
     }
     # Nobody expects DAS's settings to change the arm without DAS, and it is as `das=None` wants it: no warning.
-    assert override(recipes.get("digits"), ["das.top_k=3", "epochs=2"]).arm("das").das.top_k == 3
+    assert override(recipes.get("digits"), ["das.top_k=3", "channels=3"]).arm("das").das.top_k == 3
     assert override(recipes.get("digits"), ["das=None"]).arm("das").das is None
 
 
@@ -107,6 +109,45 @@ def test_another_input_size_that_crops_otherwise_is_named():
     assert override(cub, ["input_size=112", "resize=256"]).input_size == 112
     assert override(cub, ["input_size=112", "resize=128"]).resize == 128
     assert override(recipes.get("digits"), ["input_size=16"]).input_size == 16
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["epochs=12"],
+            "The run has epochs=12, and the learning rate still falls at milestones=(4, 5), which were chosen for "
+            'epochs=6. To scale them, add --set "milestones=(8, 10)" (arms: baseline, das)',
+        ),
+        (
+            ["epochs=3"],
+            "The run has epochs=3, and ends before the learning rate falls at milestones=(4, 5). To scale them, add "
+            '--set "milestones=(2,)" (arms: baseline, das)',
+        ),
+        (["epochs=1"], 'add --set "milestones=()"'),
+        (["arms.das.epochs=12"], 'add --set "arms.das.milestones=(8, 10)" (arms: das)'),
+        (["milestones=(2, 6)"], "ends before the learning rate falls at milestones=(6,). (arms: baseline, das)"),
+    ],
+)
+def test_milestones_that_do_not_fit_the_epochs_are_named(assignments, message):
+    with pytest.warns(UserWarning, match=re.escape(message)) as warned:
+        override(recipes.get("digits"), assignments)
+    assert len(warned) == 1
+
+
+def test_milestones_that_fit_the_epochs_are_taken_in_silence():
+    assert override(recipes.get("digits"), ["epochs=12", "milestones=(4, 5)"]).epochs == 12
+    assert override(recipes.get("digits_pddm"), ["milestones=()", "epochs=12"]).epochs == 12
+    assert override(recipes.get("omniglot_pddm"), ["epochs=12"]).milestones == ()
+
+
+def test_the_long_training_that_the_folder_recipe_advises_is_that_of_table_1():
+    text = sys.modules["zoo.recipes.folder"].__doc__
+    command = re.search(r"python -m zoo.reproduce (folder --data-dir PATH --epochs .*?)\n\n", text, re.DOTALL)[1]
+    options = reproduce._parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+    long, table = reproduce._recipe(options).arm("das"), recipes.get("cars196").arm("das")
+    free = ("name", "summary", "benchmark", "arms", "shipped", "published")
+    assert {**long.to_dict(), **dict.fromkeys(free)} == {**table.to_dict(), **dict.fromkeys(free)}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from zoo.recipe import DAS, Recipe, override
 from zoo.record import changed_settings, protocol_table
 from zoo.tables import metrics_table
 
-SMALL = ["--epochs", "2", "--seed", "3", "--set", "backbone_options.widths=(4, 8)"]
+SMALL = ["--epochs", "2", "--seed", "3", "--set", "milestones=()", "--set", "backbone_options.widths=(4, 8)"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_record_says_what_was_run_and_what_each_way_to_choose_the_epoch_gives(fi
     assert record["data"]["fingerprint"] == load("digits").fingerprint
     assert record["data"]["train"] == {"images": 901, "classes": 5}
     assert record["recipe"]["epochs"] == 2
-    assert record["changed_settings"] == ["epochs", "backbone_options"]
+    assert record["changed_settings"] == ["epochs", "backbone_options", "milestones"]
     assert {"python", "tensorflow", "keras", "scann"} <= set(record["versions"][0])
     assert set(record["code"][0]) == {"keras-dml", "commit", "modified"}
     for arm, values in record["arms"].items():
@@ -328,12 +328,12 @@ def test_wrong_overrides(assignment, message):
 def test_overrides():
     recipe = override(
         recipes.get("digits"),
-        ["das.scale_range=0.5,2", "loss_args.alpha=3", "epochs=4", "learning_rate=1", "ks=1", "das.detach=False"],
+        ["das.scale_range=0.5,2", "loss_args.alpha=3", "channels=3", "learning_rate=1", "ks=1", "das.detach=False"],
     )
     assert recipe.das.scale_range == (0.5, 2.0)
     assert recipe.das.detach is False
     assert recipe.loss_args == {"alpha": 3}
-    assert (recipe.epochs, recipe.learning_rate, recipe.ks) == (4, 1.0, (1,))
+    assert (recipe.channels, recipe.learning_rate, recipe.ks) == (3, 1.0, (1,))
     assert override(recipe, ["das=None"]).das is None
     with pytest.raises(ValueError, match="Unknown arm 'dsa'"):
         recipe.arm("dsa")
