@@ -181,11 +181,22 @@ def _layer_arrays(group: Any) -> list[np.ndarray]:
 
 
 def _load_saved_model(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
+    # Of a file that is no zip archive Keras says that it is not there.
+    _saved_config(path)
     saved = keras.saving.load_model(path, compile=False)
     arrays = {layer.name: [np.asarray(value) for value in layer.get_weights()] for layer in weighted_layers(saved)}
     # A saved encoder: its linear layer is no part of the backbone.
     unwanted = {"embedding"} - {layer.name for layer in weighted_layers(backbone)}
     return _match_layers(backbone, path, {name: v for name, v in arrays.items() if name not in unwanted})
+
+
+def _saved_config(path: pathlib.Path) -> bytes:
+    """The architecture in a `.keras` file, JSON."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("config.json")
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path} is no model that Keras saved as .keras, or not whole: {error}") from error
 
 
 def _match_layers(backbone: keras.Model, path: pathlib.Path, arrays: Mapping[str, Sequence[np.ndarray]]) -> LoadReport:
@@ -259,8 +270,7 @@ def keras_resnet50_file(path: str | os.PathLike[str]) -> bool:
     if not path.is_file():
         return False
     if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            return b'"conv1_conv"' in archive.read("config.json")
+        return b'"conv1_conv"' in _saved_config(path)
     if not h5py.is_hdf5(path):
         return False
     with h5py.File(path, "r") as file:

@@ -66,6 +66,14 @@ def _from_lists(root: pathlib.Path, cropped: bool) -> Split:
     names = _table(root / "images.txt")
     labels = _table(root / "image_class_labels.txt")
     boxes = _table(root / "bounding_boxes.txt") if cropped else {}
+    needed = {"image_class_labels.txt": labels, **({"bounding_boxes.txt": boxes} if cropped else {})}
+    for file, listed in needed.items():
+        unlisted = [number for number in names if number not in listed]
+        if unlisted:
+            raise DataError(
+                f"{root / file} lacks {len(unlisted)} of the {len(names)} images in images.txt. The first: image "
+                f"{unlisted[0]}, {' '.join(names[unlisted[0]])}. Unpack the archive again"
+            )
     numbers = sorted(names, key=lambda number: (int(labels[number][0]), names[number][0]))
     files = [root / "images" / names[number][0] for number in numbers]
     missing = [file for file in files if not file.is_file()]

@@ -89,6 +89,11 @@ def _from_lists(base: pathlib.Path, domain: str) -> Split:
             raise DataError(f"{path} is missing: the official list of {domain} images")
         rows.extend(line.rsplit(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     labels = np.array([int(label) for _, label in rows])
+    if len(labels) and not 0 <= labels.min() <= labels.max() < CLASSES:
+        raise DataError(
+            f"The labels in {base}/{domain}_train.txt and {domain}_test.txt must lie in [0, {CLASSES}). Received: "
+            f"labels from {labels.min()} to {labels.max()}"
+        )
     names = [f"{label:03d}" for label in range(CLASSES)]
     for file, label in rows:
         names[int(label)] = pathlib.PurePosixPath(file).parent.name

@@ -181,19 +181,24 @@ def _records(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """Position of the payload and payload of every record of a TFRecord file."""
     position = 0
     with open(path, "rb") as file:
-        while head := file.read(12):
+        size = os.fstat(file.fileno()).st_size
+        while position < size:
             # A record: length, checksum of the length, payload, checksum of the payload.
-            if len(head) < 12:
-                raise DataError(f"{path} is cut off at byte {position}. Prepare the data set again")
-            (length,) = LENGTH.unpack_from(head)
+            head = file.read(12)
+            length = LENGTH.unpack_from(head)[0] if len(head) == 12 else 0
+            # Compared before reading: other bytes than a length may ask for any amount of memory.
+            if position + 16 + length > size:
+                raise DataError(
+                    f"{path} is no TFRecord file, or cut off at byte {position}. Prepare the data set again"
+                )
             payload = file.read(length)
-            if len(payload) < length or len(file.read(4)) < 4:
-                raise DataError(f"{path} is cut off at byte {position}. Prepare the data set again")
+            file.read(4)
             yield position + 12, payload
             position += 16 + length
 
 
 def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    from google.protobuf.message import DecodeError
     from tensorflow.train import Example
 
     files: list[int] = []
@@ -202,7 +207,12 @@ def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -
     values: dict[str, list] = {name: [] for name in columns}
     for number, (_, path) in enumerate(shards):
         for position, payload in _records(path):
-            features = Example.FromString(payload).features.feature
+            try:
+                features = Example.FromString(payload).features.feature
+            except DecodeError as error:
+                raise DataError(
+                    f"{path} holds no example at byte {position}: {error}. Prepare the data set again"
+                ) from error
             for name in ("image", *columns):
                 if name not in features:
                     raise DataError(

@@ -1,5 +1,7 @@
 """Weights out of files: what fits is loaded exactly, what does not is named and nothing is loaded."""
 
+import zipfile
+
 import formula_weights
 import keras
 import numpy as np
@@ -147,6 +149,18 @@ def test_a_model_takes_weights_from_a_file(tmp_path):
     model = keras.models.clone_model(source)
     build(model, 8, weights=tmp_path / "mine.weights.h5")
     _same(model, source)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "small_conv"])
+def test_a_keras_file_that_is_none(tmp_path, name):
+    path = tmp_path / "weights.keras"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"weights\.keras is no model that Keras saved.*not a zip file"):
+        build_backbone(name, SHAPE, weights=path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other.json", "{}")
+    with pytest.raises(ValueError, match=r"weights\.keras is no model that Keras saved.*no item named 'config\.json'"):
+        build_backbone(name, SHAPE, weights=path)
 
 
 @pytest.mark.parametrize("name", ["none.h5", "none.pth"])

@@ -80,6 +80,15 @@ def test_a_listed_image_that_is_missing_is_named(tmp_path):
         load("cub200", tmp_path, subset=True)
 
 
+@pytest.mark.parametrize("name", ["image_class_labels.txt", "bounding_boxes.txt"])
+def test_lists_of_cub200_that_disagree(tmp_path, name):
+    cub_lists(tmp_path)
+    lines = (tmp_path / name).read_text().splitlines()
+    write(tmp_path / name, "\n".join(lines[:-2]))
+    with pytest.raises(DataError, match=f"{name} lacks 2 of the 20 images in images.txt. The first: image 19, 102"):
+        load("cub200_cropped", tmp_path, subset=True)
+
+
 def cars_annotations(rows, names):
     kind = [(name, object) for name in names]
     return {"annotations": np.array([tuple(row) for row in rows], dtype=kind).reshape(1, -1)}
@@ -237,6 +246,9 @@ def test_domainnet_from_its_lists(tmp_path):
     assert benchmark.test.ids[:2] == ("clipart/light_bulb/test.jpg", "clipart/light_bulb/train.jpg")
     with pytest.raises(DataError, match="172947 images"):
         load("domainnet_clipart", tmp_path)
+    write(tmp_path / "real_test.txt", "real/leg/test.jpg 345\n")
+    with pytest.raises(DataError, match=r"real_test\.txt must lie in \[0, 345\). Received: labels from 0 to 345"):
+        load("domainnet_clipart", tmp_path, subset=True)
 
 
 def test_imagenet_2010(tmp_path, monkeypatch):

@@ -111,6 +111,24 @@ def test_a_truncated_shard_is_an_error_that_names_it(data_dir, tmp_path, keep):
         tfrecords.read_table(copy, ("train",), COLUMNS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff" * 100, r"train\.tfrecord.* is no TFRecord file, or cut off at byte 0"),
+        # A record of five bytes that are no example.
+        ((5).to_bytes(8, "little") + bytes(4) + b"\xff" * 5 + bytes(4), r"train\.tfrecord.* no example at byte 12"),
+    ],
+)
+def test_a_shard_with_something_else_is_an_error_that_names_it(data_dir, tmp_path, content, message):
+    import shutil
+
+    copy = tmp_path / "caltech_birds2011" / "0.2.0"
+    shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", copy)
+    next(copy.glob("*-train.*")).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        tfrecords.read_table(copy, ("train",), COLUMNS)
+
+
 def test_missing_parts_are_named(data_dir, tmp_path):
     import shutil
 
