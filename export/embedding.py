@@ -95,7 +95,7 @@ def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", s
 
 
 def remove_cache(cache: pathlib.Path) -> None:
-    """Deletes the shards."""
+    """Deletes the shards; what cannot be deleted harms nobody, as shards are checked when they are read."""
     shutil.rmtree(cache, ignore_errors=True)
 
 
@@ -120,7 +120,7 @@ def _culprit(split: "Split", preprocessing: "ImagePreprocessing", start: int, ba
         try:
             preprocessing(split.image(row))
         except Exception as cause:
-            text = str(cause).splitlines()[0]
+            text = (str(cause) or type(cause).__name__).splitlines()[0]
             return (
                 f"Image {split.ids[row]!r} cannot be read: {text}. Remove or repair it; a second run goes on from here"
             )

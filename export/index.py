@@ -21,6 +21,8 @@ HASHING_MIN_DIM = 8
 SCANN_MIN_SIZE = 20
 RECALL_AT = 10
 CALIBRATION_QUERIES = 1000
+# Scores that are held at once, 200 MB.
+BLOCK_SCORES = 50_000_000
 # Calibration aims this far above the recall asked for: other queries will do a little worse than the ones at hand.
 MARGIN = 0.005
 
@@ -216,7 +218,7 @@ def describe(settings: IndexSettings) -> str:
 def exact_scores(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> np.ndarray:
     """`(m,)` score of the k-th nearest row of each query, by exact search in blocks."""
     best: np.ndarray = np.full((len(queries), k), -np.inf, np.float32)
-    block = max(1, 50_000_000 // max(1, len(queries)))
+    block = max(1, BLOCK_SCORES // max(1, len(queries)))
     for start in range(0, len(rows), block):
         scores = np.concatenate([best, _scores(queries, rows[start : start + block], metric)], axis=1)
         best = -np.partition(-scores, k - 1, axis=1)[:, :k]

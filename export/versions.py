@@ -1,6 +1,7 @@
 """Numbered versions of a model in one directory, written aside and renamed."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -47,6 +48,7 @@ def partial_version(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to write a version into; removed at the end of the context unless `publish` took it."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob(f"{PARTIAL_PREFIX}*"):
+        # Another build may be removing it at this moment; what stays is left to the next build.
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(old)
@@ -55,6 +57,7 @@ def partial_version(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield folder
     finally:
+        # Gone after `publish`. What cannot be removed must not hide an error on its way.
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -69,18 +72,23 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
 
     Raises:
         FileExistsError: Another build took the number.
+        OSError: The folder cannot be written to disk or renamed.
     """
     for path in sorted(folder.rglob("*")):
         _sync(path)
     _sync(folder)
     target = directory / str(number)
+    taken = FileExistsError(f"{target} exists: another build has written this version")
+    # Renaming onto an existing empty folder would succeed.
+    if target.exists():
+        raise taken
     try:
-        # Renaming onto an existing empty folder would succeed.
-        if target.exists():
-            raise FileExistsError(target)
         os.rename(folder, target)
     except OSError as error:
-        raise FileExistsError(f"{target} exists: another build has written this version") from error
+        # Any other error would come back with the next number as well.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise taken from error
     _sync(directory)
     return target
 
@@ -94,6 +102,7 @@ def prune(directory: pathlib.Path, keep: int) -> list[int]:
         # Out of sight first, so that nobody loads half a version.
         aside = directory / f"{PARTIAL_PREFIX}pruned-{number}-{uuid.uuid4().hex[:8]}"
         os.rename(directory / str(number), aside)
+        # What cannot be removed now (a file that is still read, on some systems) goes with a later build.
         shutil.rmtree(aside, ignore_errors=True)
     return removed
 

@@ -57,8 +57,8 @@ def scatter_write(variable: keras.Variable, indices: Any, updates: Any) -> None:
 
 
 def concrete(tensor: Any) -> np.ndarray | None:
-    """The values of `tensor`, or None inside a traced or compiled function, where they are not known yet."""
-    if tf is not None and not tf.executing_eagerly():
+    """The values of `tensor`, or None where they are not known yet: in a traced or compiled function, or symbolic."""
+    if isinstance(tensor, keras.KerasTensor) or (tf is not None and not tf.executing_eagerly()):
         return None
     try:
         return np.asarray(ops.convert_to_numpy(tensor))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_dml.losses.embedding_loss import concrete
+from keras_dml.backend.state import concrete
 
 
 def check_class_range(labels: Any, num_classes: int, owner: str) -> None:

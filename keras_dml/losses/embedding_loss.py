@@ -7,17 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dml.backend import state
 from keras_dml.losses.embedding_batch import EmbeddingBatch
-
-
-def concrete(tensor: Any) -> np.ndarray | None:
-    """The tensor's values, or None while a graph is traced (where looking at values would cost a sync)."""
-    if isinstance(tensor, keras.KerasTensor):
-        return None
-    try:
-        return np.asarray(ops.convert_to_numpy(tensor))
-    except Exception:  # every backend has its own error for a traced tensor
-        return None
 
 
 def _as_vector(values: Any, name: str) -> Any:
@@ -127,7 +118,7 @@ class EmbeddingLoss(keras.layers.Layer):
             self._check_pairs(labels)
 
     def _check_pairs(self, labels: Any, need_negatives: bool = True) -> None:
-        values = concrete(labels)
+        values = state.concrete(labels)
         if values is None or values.size == 0:
             return
         classes = len(np.unique(values))

@@ -1,5 +1,6 @@
 """The command lines: galleries of every kind, resuming, crashes, new versions."""
 
+import errno
 import json
 import os
 import pathlib
@@ -188,7 +189,11 @@ def test_killed_build_leaves_no_version(run_folder, tmp_path):
     assert versions.versions(directory) == [1]
 
 
-def test_versions_are_published_whole_and_in_order(tmp_path):
+def refuse(*_):
+    raise PermissionError(errno.EACCES, "no permission")
+
+
+def test_versions_are_published_whole_and_in_order(tmp_path, monkeypatch):
     directory = tmp_path / "model"
     for number in (1, 2):
         with versions.partial_version(directory) as partial:
@@ -196,6 +201,10 @@ def test_versions_are_published_whole_and_in_order(tmp_path):
             versions.publish(partial, directory, number)
     with versions.partial_version(directory) as partial, pytest.raises(FileExistsError, match="2 exists"):
         versions.publish(partial, directory, 2)
+    with monkeypatch.context() as patch, versions.partial_version(directory) as partial:
+        patch.setattr(os, "rename", refuse)
+        with pytest.raises(PermissionError, match="no permission"):
+            versions.publish(partial, directory, 3)
     (directory / "7").mkdir()
     (directory / "007").mkdir()
     assert versions.versions(directory) == [1, 2]

@@ -86,7 +86,8 @@ def test_recall_counts_ties_as_found_and_repeats_once():
 
 
 @pytest.mark.parametrize("metric", ["dot_product", "euclidean"])
-def test_exact_scores_in_blocks(metric):
+def test_exact_scores_in_blocks(metric, monkeypatch):
+    monkeypatch.setattr(index_builder, "BLOCK_SCORES", 900)
     rows = np.random.default_rng(0).normal(size=(700, 5)).astype(np.float32)
     queries = rows[:9] + 0.1
     scores = queries @ rows.T

@@ -12,6 +12,7 @@ import zlib
 
 import grpc
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from export_helpers import Server, assert_neighbours
@@ -83,6 +84,7 @@ def assert_equal_result(columns, result):
     clear = np.pad(clear[:, :-1] & clear[:, 1:], ((0, 0), (1, 0)))
     ids = np.array([[str(name) for name in row] for row in columns["ids"]])
     assert ids.shape == result.ids.shape
+    assert clear.any()
     assert (ids[:, :-1][clear] == result.ids[:, :-1][clear].astype(str)).all()
     labels = dict(zip(result.ids.ravel(), result.labels.ravel(), strict=True))
     for names, row in zip(ids, columns["label"], strict=True):
@@ -218,7 +220,7 @@ MALFORMED = [
     ({"signature_name": "nope", "instances": ["x"]}, 400, "no signature 'nope'"),
     ({"instances": ["no image"]}, 400, "not a JPEG, PNG, GIF, BMP or WebP"),
     ({"instances": [base64_of(b"\x89PNG\r\n\x1a\n" + bytes(60))]}, 400, "does not begin with its header"),
-    ({"instances": [base64_of(png(np.zeros((40, 40, 3), np.uint8))[:-30])]}, 400, ""),
+    ({"instances": [base64_of(png(np.zeros((40, 40, 3), np.uint8))[:-30])]}, 400, "Invalid PNG data"),
     ({"instances": [base64_of(png(np.zeros((8, 8, 1), np.uint8)))] * 9}, 400, "1 to 8 rows"),
     ({"instances": [base64_of(png(np.zeros((1, 3000, 1), np.uint8)))]}, 400, "100 times as long"),
     (embeddings([[1.0] * 23]), 400, "shape (any, 24). Received: shape (1, 23)"),
@@ -253,12 +255,10 @@ MALFORMED = [
 @pytest.mark.parametrize("case", range(len(MALFORMED)))
 def test_malformed_requests_get_4xx_and_a_reason(server, case):
     payload, status, message = MALFORMED[case]
-    start = time.monotonic()
     found, body = predict(server, payload)
     assert found == status, body
     assert message in body["error"]
     assert "Traceback" not in body["error"]
-    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("size", [(1001, 1000), (30_000, 30_000), (60_000, 60_000)])
@@ -269,9 +269,8 @@ def test_decompression_bombs_are_refused_by_their_header(server, size):
 
 
 def test_gif_of_many_frames_is_refused(server):
-    pillow = pytest.importorskip("PIL.Image")
     stream = io.BytesIO()
-    frames = [pillow.fromarray(np.full((600, 600), 9 * n, np.uint8)) for n in range(4)]
+    frames = [PIL.Image.fromarray(np.full((600, 600), 9 * n, np.uint8)) for n in range(4)]
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
     status, body = predict(server, {"instances": [base64_of(stream.getvalue())]})
     assert status == 400
@@ -312,8 +311,8 @@ def test_unknown_addresses(server, method, path, status):
     assert json.loads(content)["error"]
 
 
-def send_for_ever(client, chunk):
-    while True:
+def send_on(client, chunk):
+    for _ in range(3000):
         client.sendall(chunk)
         time.sleep(0.01)
 
@@ -328,13 +327,14 @@ def test_large_bodies_are_refused_before_they_are_read(server):
     with socket.create_connection(("127.0.0.1", server.port), 30) as client:
         client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-        for _ in range(60):
+        # Up to the one that is too much.
+        for _ in range(31):
             client.sendall(chunk)
         assert b" 413 " in client.recv(4096)
         # The server has another three seconds for a client that does not stop.
         client.settimeout(20)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            send_for_ever(client, chunk)
+            send_on(client, chunk)
 
 
 def test_a_client_that_sends_a_large_body_reads_the_refusal(server):
