@@ -7,12 +7,13 @@ function named by the file is ever looked up, let alone called.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import pickletools
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import ml_dtypes
@@ -81,11 +82,14 @@ class _Tensor:
     def array(self, flat: np.ndarray) -> np.ndarray:
         """The tensor's values out of its storage; refuses one that reaches outside of it."""
         whole = (*self.shape, *self.strides, self.offset)
-        if len(self.shape) != len(self.strides) or any(not isinstance(n, int) or n < 0 for n in whole):
+        if len(self.shape) != len(self.strides) or any(n < 0 for n in whole):
             raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides} makes no sense")
         start = self.storage.offset + self.offset
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
+        # With steps of 0 one value would make a tensor of any size.
+        if math.prod(self.shape) > flat.size:
+            raise ValueError(f"a tensor of shape {self.shape} has more values than its storage of {flat.size}")
         last = start + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if last >= flat.size:
             raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {flat.size} values")
@@ -259,10 +263,10 @@ def _interpret(stream: IO[bytes]) -> Any:
                 _expect(stack[-1], list).extend(values)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _expect(stack[-1], dict)[key] = value
+                _expect(stack[-1], dict).update(_dictionary([(key, value)]))
             case "SETITEMS":
                 values = to_mark()
-                _expect(stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
+                _expect(stack[-1], dict).update(_dictionary(zip(values[::2], values[1::2], strict=True)))
             case "GLOBAL":
                 stack.append(_named(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
@@ -288,7 +292,19 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
+def _dictionary(pairs: Iterable[Any]) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    for key, value in pairs:
+        # A small file can hold a tuple of tuples that takes years to hash; it must not be printed, either.
+        if not isinstance(key, str | int | float | None):
+            raise ValueError(f"its pickle names something with a {type(key).__name__}")
+        result[key] = value
+    return result
+
+
 def _named(module: Any, name: Any) -> _Name:
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise ValueError("its pickle names a function with something other than text")
     if (module, name) in _FUNCTIONS or (module in ("torch", "torch.cuda") and name in _STORAGES):
         return _Name(module, name)
     raise _refuse(f"the name {module}.{name}")
@@ -296,8 +312,9 @@ def _named(module: Any, name: Any) -> _Name:
 
 def _storage(identifier: Any) -> _Storage:
     kind, storage_type, key, _, size, *view = identifier
-    if kind != "storage" or not isinstance(storage_type, _Name) or storage_type.name not in _STORAGES:
-        raise ValueError(f"it refers to something other than a storage: {identifier}")
+    known = kind == "storage" and isinstance(storage_type, _Name) and storage_type.name in _STORAGES
+    if not known or not isinstance(key, str | int):
+        raise ValueError("it refers to something other than a storage")
     # In old files a storage can be a window of another one: (its key, offset, size).
     offset = view[0][1] if view and view[0] is not None else 0
     return _Storage(str(key), _STORAGES[storage_type.name], int(size), int(offset))
@@ -305,32 +322,38 @@ def _storage(identifier: Any) -> _Storage:
 
 def _apply(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Name) or (function.module, function.name) not in _FUNCTIONS:
-        raise _refuse(f"a call of {function}")
+        named = f"{function.module}.{function.name}" if isinstance(function, _Name) else f"a {type(function).__name__}"
+        raise _refuse(f"a call of {named}")
     match function.name, arguments:
         case "OrderedDict", ():
             return {}
         case "OrderedDict", (items,):
-            return dict(items)
+            return _dictionary(items)
         case "Size", (sizes,):
             return tuple(sizes)
         case "_rebuild_parameter", (_Tensor() as tensor, *_):
             return tensor
         case "_rebuild_tensor" | "_rebuild_tensor_v2", (_Storage() as storage, int(offset), shape, strides, *_):
-            return _Tensor(storage, offset, tuple(shape), tuple(strides))
+            shape, strides = tuple(shape), tuple(strides)
+            if all(isinstance(number, int) for number in (*shape, *strides)):
+                return _Tensor(storage, offset, shape, strides)
     raise ValueError(f"it calls {function.name} in a way that is not known")
 
 
-def _tensors(content: Any, depth: int = 0) -> Iterator[_Tensor]:
+def _tensors(content: Any, depth: int = 0, seen: set[int] | None = None) -> Iterator[_Tensor]:
+    """The tensors in collections, each once: shared collections in shared collections are exponentially many."""
     if depth > 50:
         raise ValueError("its collections are nested too deeply")
+    seen = set() if seen is None else seen
+    if id(content) in seen:
+        return
     if isinstance(content, _Tensor):
+        seen.add(id(content))
         yield content
-    elif isinstance(content, dict):
-        for value in content.values():
-            yield from _tensors(value, depth + 1)
-    elif isinstance(content, list | tuple):
-        for value in content:
-            yield from _tensors(value, depth + 1)
+    elif isinstance(content, dict | list | tuple):
+        seen.add(id(content))
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(value, depth + 1, seen)
 
 
 def _storages(content: Any) -> Iterator[_Storage]:
@@ -338,13 +361,16 @@ def _storages(content: Any) -> Iterator[_Storage]:
         yield tensor.storage
 
 
-def _fill(content: Any, flat: Mapping[str, np.ndarray]) -> Any:
-    """`content` with arrays in place of tensors."""
-    if isinstance(content, _Tensor):
-        return content.array(flat[content.storage.key])
-    if isinstance(content, dict):
-        return {key: _fill(value, flat) for key, value in content.items()}
-    return content
+def _fill(content: Any, flat: Mapping[str, np.ndarray], filled: dict[int, Any] | None = None) -> Any:
+    """`content` with arrays in place of tensors; what is shared in it stays shared."""
+    filled = {} if filled is None else filled
+    if isinstance(content, _Tensor | dict) and id(content) not in filled:
+        filled[id(content)] = (
+            content.array(flat[content.storage.key])
+            if isinstance(content, _Tensor)
+            else {key: _fill(value, flat, filled) for key, value in content.items()}
+        )
+    return filled.get(id(content), content)
 
 
 def _state_dict(content: Any) -> dict[str, np.ndarray]:
@@ -355,6 +381,10 @@ def _state_dict(content: Any) -> dict[str, np.ndarray]:
     def named(level: dict[Any, Any]) -> dict[str, np.ndarray]:
         return {key: value for key, value in level.items() if isinstance(key, str) and isinstance(value, np.ndarray)}
 
-    levels = [content, *(value for value in content.values() if isinstance(value, dict))]
-    levels += [inner for level in levels[1:] for inner in level.values() if isinstance(inner, dict)]
-    return max((named(level) for level in levels), key=len)
+    def inner(levels: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
+        """The dictionaries in dictionaries, each once."""
+        values = (value for level in levels for value in level.values() if isinstance(value, dict))
+        return list({id(value): value for value in values}.values())
+
+    first = inner([content])
+    return max((named(level) for level in (content, *first, *inner(first))), key=len)

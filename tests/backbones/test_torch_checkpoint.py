@@ -11,6 +11,7 @@ import numpy as np
 import parity_checks
 import pytest
 
+from keras_dml.backbones import torch_checkpoint
 from keras_dml.backbones.torch_checkpoint import read_state_dict
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -84,6 +85,8 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, legacy, protoc
         b"\x80\x02ccollections\nOrderedDict\n)\x81.",
         b"\x80\x02(ccollections\nOrderedDict\no.",
         b"\x80\x02(icollections\nOrderedDict\n.",
+        # A call of a tuple.
+        b"\x80\x02)\x85)R.",
     ],
 )
 def test_names_and_instructions_outside_of_the_few_known_are_refused(tmp_path, program):
@@ -123,6 +126,8 @@ def test_the_tensor_program_of_these_tests_reads(tmp_path):
         ((4,), (1, 1), 0, 4),
         ((4,), (1,), 0, 5),
         ((4,), (1000000,), 0, 4),
+        # One value a million times.
+        ((1000, 1000), (0, 0), 0, 4),
     ],
 )
 def test_a_tensor_outside_of_its_storage_is_refused(tmp_path, shape, strides, offset, size):
@@ -155,6 +160,27 @@ def test_safetensors(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not a readable"):
             read_state_dict(path)
+
+
+def test_shared_tensors_and_collections_are_read_once(tmp_path):
+    path = tmp_path / "file.pth"
+    start, end = b"\x80\x02}", b"."
+    tensor = _tensor_program((2, 2), (2, 1), 0, 4)[len(start) : -len(b"s.")]
+    # {"weight": tensor, "again": the same}
+    _zip(path, start + tensor + b"q\x00sX\x05\x00\x00\x00againh\x00s" + end, **{"0": bytes(16)})
+    state = read_state_dict(path)
+    assert state["again"] is state["weight"]
+    content = torch_checkpoint._Tensor(torch_checkpoint._Storage("0", np.dtype("f4"), 1), 0, (), ())
+    for _ in range(12):
+        content = [content, {"a": content, "b": (content, content)}]
+    assert len(list(torch_checkpoint._tensors(content))) == 1
+
+
+@pytest.mark.parametrize("entry", [b"))s", b"()Nu", b"ccollections\nOrderedDict\n]))\x86a\x85R"])
+def test_names_that_may_take_forever_to_hash_are_refused(tmp_path, entry):
+    _zip(tmp_path / "file.pth", b"\x80\x02}" + entry + b".")
+    with pytest.raises(ValueError, match="names something with a tuple"):
+        read_state_dict(tmp_path / "file.pth")
 
 
 def test_a_file_without_tensors(tmp_path):
