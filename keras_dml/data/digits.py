@@ -1,15 +1,25 @@
 """Handwritten digits that ship with scikit-learn: real scans, no download."""
 
+import warnings
+
 import numpy as np
 
 from keras_dml.data.benchmark import Benchmark
+from keras_dml.data.load_options import LoadOptions
 from keras_dml.data.split import Split
 
 IMAGES = 1797
 
 
-def load_digits() -> Benchmark:
-    """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 grey scans with values in [0, 255]."""
+def load_digits(options: LoadOptions) -> Benchmark:
+    """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 grey scans with values in [0, 255].
+
+    Args:
+        options: Ignored, with a warning where they ask for something.
+    """
+    if options.data_dir is not None or options.subset:
+        ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"
+        warnings.warn(f"digits is part of scikit-learn and always whole: {ignored} is ignored", stacklevel=3)
     from sklearn.datasets import load_digits as bundled
 
     data = bundled()

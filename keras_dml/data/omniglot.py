@@ -51,14 +51,13 @@ def load_omniglot(options: LoadOptions) -> Benchmark:
     Black ink on white paper, the same from every source; `in_memory` decodes what is encoded.
     """
     root = options.data_dir
-    archive = None if root is None else _archive(root)
-    if archive is not None:
-        train, test = _from_archive(archive)
-        return assemble("omniglot", options, PROTOCOL, train, test)
     bases = [] if root is None else [root, root / "python", root / "omniglot-py"]
     base = next((base for base in bases if (base / "images_background").is_dir()), None)
     if base is not None:
         train, test = (_from_folders(base / f"images_{side}") for side in ("background", "evaluation"))
+    # A folder with a data set may hold other .npz files.
+    elif root is not None and tfrecords.find_prepared(root, "omniglot") is None and (archive := _archive(root)):
+        train, test = _from_archive(archive)
     else:
         folder = prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
         train, test = (_from_records(folder, side) for side in ("train", "test"))

@@ -25,7 +25,7 @@ from keras_dml.data.zero_shot import check_queries
 from keras_dml.utils.suggestions import unknown_name
 
 BENCHMARKS: dict[str, Callable[[LoadOptions], Benchmark]] = {
-    "digits": lambda options: load_digits(),
+    "digits": load_digits,
     "omniglot": load_omniglot,
     "cub200": load_cub200,
     "cub200_cropped": functools.partial(load_cub200, cropped=True),

@@ -44,22 +44,29 @@ class Split:
             self.source = cast(ImageSource, images)
         else:
             self.source = FileImages(cast(Sequence[str | pathlib.Path], images))
-        self.labels = np.asarray(labels, dtype=np.int32)
+        given = np.asarray(labels)
+        # An empty list is an array of floats.
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(
+                f"Labels must be (n,) integers. Received: shape {given.shape}, dtype {given.dtype}. Number the "
+                "classes from 0, in the order of their names"
+            )
         self.class_names = tuple(class_names)
         if ids is None:
-            ids = self.paths if self.paths is not None else [str(row) for row in range(len(self.labels))]
+            ids = self.paths if self.paths is not None else [str(row) for row in range(len(given))]
         self.ids = tuple(ids)
         count = len(self.source)
-        if not count == len(self.labels) == len(self.ids):
+        if not count == len(given) == len(self.ids):
             raise ValueError(
                 "Images, labels and ids must be equally many. "
-                f"Received: {count} images, {len(self.labels)} labels, {len(self.ids)} ids"
+                f"Received: {count} images, {len(given)} labels, {len(self.ids)} ids"
             )
-        if count and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
+        if count and not (given.min() >= 0 and given.max() < len(self.class_names)):
             raise ValueError(
                 f"Labels must lie in [0, {len(self.class_names)}), the number of class names. "
-                f"Received: labels from {self.labels.min()} to {self.labels.max()}"
+                f"Received: labels from {given.min()} to {given.max()}"
             )
+        self.labels = given.astype(np.int32)
         if len(set(self.ids)) != count:
             seen: set[str] = set()
             twice = next(name for name in self.ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]

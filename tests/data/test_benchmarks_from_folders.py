@@ -333,6 +333,9 @@ def test_omniglot_is_the_same_from_folders_and_from_both_kinds_of_archive(tmp_pa
             assert found.class_names == expected.class_names
             np.testing.assert_array_equal(found.labels[order], expected.labels)
             np.testing.assert_array_equal(found.images[order], expected.images)
+    for number in range(2):
+        np.savez(tmp_path / "folders" / f"other_{number}.npz", scores=np.zeros(3))
+    assert load("omniglot", tmp_path / "folders", subset=True).fingerprint == sources[0].fingerprint
     np.testing.assert_array_equal(sources[0].train.images[..., 0], 255 * (1 - ink[:6]))
     assert sources[0].fingerprint == sources[2].fingerprint
 

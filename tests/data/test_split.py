@@ -25,6 +25,10 @@ def test_digits():
     benchmark = load("digits")
     assert (len(benchmark.train), len(benchmark.test)) == (901, 896)
     assert benchmark.train.image(3).shape == (8, 8, 1)
+    with pytest.warns(UserWarning, match="the data folder /somewhere is ignored"):
+        assert load("digits", "/somewhere").fingerprint == benchmark.fingerprint
+    with pytest.warns(UserWarning, match="subset is ignored"):
+        assert not load("digits", subset=True).subset
 
 
 def test_images_by_row_and_in_order(files):
@@ -62,6 +66,11 @@ def test_wrong_arguments():
         Split(images, [0], ["a"])
     with pytest.raises(ValueError, match="Labels must lie"):
         Split(images, [0, 2], ["a", "b"])
+    for labels in ([0.7, 1.2], [[0], [1]], ["a", "b"], [True, False], 0):
+        with pytest.raises(ValueError, match=r"Labels must be \(n,\) integers"):
+            Split(images, labels, ["a", "b"])
+    with pytest.raises(ValueError, match="labels from 0 to 4294967296"):
+        Split(images, [0, 2**32], ["a", "b"])
     with pytest.raises(ValueError, match="'x'"):
         Split(images, [0, 1], ["a", "b"], ["x", "x"])
 
