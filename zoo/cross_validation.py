@@ -1,6 +1,7 @@
 """Class-disjoint cross-validation, as "A Metric Learning Reality Check" (ECCV 2020, section 3.3) asks for it."""
 
 import pathlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,8 @@ def cross_validate(
     progress = Progress(sum(recipe.arm(arm).epochs - epochs_done(path) for arm, *_, path in missing))
     for arm, seed, part, path in missing:
         epochs, name = recipe.arm(arm).epochs, f"{arm}, seed {seed}, fold {part.number}"
-
-        def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
-            progress.update(name, epoch, epochs, logs)
-
-        train(recipe, arm, seed, benchmark, path, report, part, tensorboard)
+        report, on_step = partial(progress.update, name, epochs), partial(progress.step, name, epochs)
+        train(recipe, arm, seed, benchmark, path, report, part, tensorboard, on_step)
     table: dict[str, dict[str, list[float]]] = {}
     details: list[dict[str, Any]] = []
     for arm, seed in experiment.runs:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from keras_dml.data import Benchmark
 from zoo import figures
 from zoo.files import as_json, read_json, write_json
 from zoo.progress import Progress
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, settings_as_saved
 from zoo.record import make_record, protocol_table
 from zoo.saved_run import SELECTION_RUN
 from zoo.tables import metrics_table
@@ -117,8 +118,9 @@ class Experiment:
         if path.exists() and any(self.folder.glob("*/*/**/run.json")):
             before = read_json(path)
             after = as_json(config)
-            if before["recipe"] != after["recipe"]:
-                names = [name for name in after["recipe"] if before["recipe"].get(name) != after["recipe"][name]]
+            settings = as_json(settings_as_saved(before["recipe"]))
+            if settings != after["recipe"]:
+                names = [name for name in after["recipe"] if settings.get(name) != after["recipe"][name]]
                 raise ValueError(
                     f"{self.folder} holds an experiment with other settings (they differ in: {', '.join(names)}). "
                     "Nothing was changed. Give another --output, or delete the folder first"
@@ -144,11 +146,8 @@ class Experiment:
         for arm, seed, folder, held_out in missing:
             epochs = self.recipe.arm(arm).epochs
             name = f"{arm}, seed {seed}" if held_out is None else f"{arm}, selection"
-
-            def report(epoch: int, logs: dict[str, float], name: str = name, epochs: int = epochs) -> None:
-                progress.update(name, epoch, epochs, logs)
-
-            train(self.recipe, arm, seed, benchmark, folder, report, held_out, tensorboard)
+            report, on_step = partial(progress.update, name, epochs), partial(progress.step, name, epochs)
+            train(self.recipe, arm, seed, benchmark, folder, report, held_out, tensorboard, on_step)
 
     def _all_runs(self, benchmark: Benchmark) -> "list[tuple[str, int, pathlib.Path, ClassFold | None]]":
         """Arm, seed, folder and held-out classes of every run in the order they are trained."""

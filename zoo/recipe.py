@@ -78,7 +78,8 @@ class Recipe:
         l2_decay: Coupled weight decay.
         clip_norm: Global norm of the gradient.
         frozen_batch_norm: Whether batch normalisation keeps its statistics.
-        epochs: Passes of `images // batch` steps.
+        epochs: Parts of the training; after each of them its state is saved.
+        steps_per_epoch: Batches of an epoch; by default `images // batch`, a pass over the training images.
         milestones: Epochs at which the learning rate is multiplied by `decay`.
         decay: See `milestones`.
         evaluate_every: Epochs between evaluations on the test classes; see `evaluated_epochs`.
@@ -121,6 +122,7 @@ class Recipe:
     l2_decay: float = 0.0
     clip_norm: float | None = None
     frozen_batch_norm: bool = False
+    steps_per_epoch: int | None = None
     milestones: tuple[int, ...] = ()
     decay: float = 0.3
     evaluate_every: int = 1
@@ -130,9 +132,11 @@ class Recipe:
     published: Options = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "evaluate_every", "classes_per_batch", "images_per_class", "input_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={getattr(self, name)}")
+        counts = ("epochs", "evaluate_every", "classes_per_batch", "images_per_class", "input_size", "steps_per_epoch")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={value}")
         for name in ("learning_rate", "loss_learning_rate", "l2_decay", "decay", "auxiliary_weight", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -167,6 +171,13 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-able."""
         return dataclasses.asdict(self)
+
+
+def settings_as_saved(saved: Options) -> dict[str, Any]:
+    """What `Recipe.to_dict` gave when it was saved; fields that recipes did not have then have their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    later = {name: value for name, value in defaults.items() if name not in saved}
+    return {**saved, **{name: value for name, value in later.items() if value is not dataclasses.MISSING}}
 
 
 def evaluated_epochs(epochs: int, every: int) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo import recipes
 from zoo.files import as_json, read_json
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, settings_as_saved
 from zoo.tables import markdown, mean_and_spread, title
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def changed_settings_of_run(config: Mapping[str, Any]) -> list[str]:
 
 def _differences(recipe: Recipe, found: Mapping[str, Any], free: Sequence[str]) -> list[str]:
     """The fields of `recipe`, but those in `free`, that have another value in `found`."""
-    expected, now = as_json(recipe.to_dict()), as_json(dict(found))
+    expected, now = as_json(recipe.to_dict()), as_json(settings_as_saved(found))
     # Which file of pretrained weights is taken is up to the user; whether there are any is not.
     for settings in (expected, now):
         if "weights" in settings:

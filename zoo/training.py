@@ -17,7 +17,7 @@ import numpy as np
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.suggestions import unknown_name
 from zoo.files import as_json, read_json, sha256, write_json
-from zoo.recipe import Options, Recipe
+from zoo.recipe import Options, Recipe, settings_as_saved
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +33,8 @@ PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensor
 
 Report = Callable[[int, dict[str, float]], None]
 """Called at the end of an epoch with the number of epochs done and the logs."""
+OnStep = Callable[[int, int, int], None]
+"""Called before a step with the number of epochs done, that of the steps done in this one, and of those it has."""
 
 
 def preprocessing(recipe: Recipe) -> ImagePreprocessing:
@@ -332,6 +334,7 @@ def train(
     report: Report | None = None,
     fold: "ClassFold | None" = None,
     tensorboard: bool = False,
+    on_step: OnStep | None = None,
 ) -> None:
     """Trains one arm with one seed, or goes on where an interrupted training stopped.
 
@@ -349,6 +352,7 @@ def train(
         fold: Training classes to hold out. The encoder is then that of the epoch with the best MAP@R on them, and
             the test classes are looked at once, after that. Without a fold it is that of the last epoch.
         tensorboard: Whether to write scalars and the projector's files to `folder/tensorboard`.
+        on_step: Called before every step; the device may be some steps behind.
     """
     import keras
 
@@ -372,7 +376,8 @@ def train(
         replacement=settings.replacement,
         augment=build_augment(settings),
     )
-    model = build_model(settings, encoder, training.num_classes, batches.steps_per_epoch, seed)
+    steps = settings.steps_per_epoch or batches.steps_per_epoch
+    model = build_model(settings, encoder, training.num_classes, steps, seed)
     session = {"versions": versions(), "code": code_version(), "machine": machine()}
     config = {
         "format": RUN_FORMAT,
@@ -405,6 +410,10 @@ def train(
         if report is not None:
             report(epoch + 1, logs)
 
+    def before_step(step: int, logs: Any) -> None:
+        if on_step is not None:
+            on_step(len(history.get("loss", ())), step, steps)
+
     # With the evaluations before and after `fit`: an interrupt that one of them lost must not let the next run begin.
     with Interruption() as interruption:
         if not first:
@@ -412,8 +421,8 @@ def train(
             checkpoint.begin(evaluate(settings, checked, checked_gallery, untrained))
         if first < settings.epochs:
             model.fit(
-                batches.dataset(first * batches.steps_per_epoch),
-                steps_per_epoch=batches.steps_per_epoch,
+                batches.dataset(first * steps),
+                steps_per_epoch=steps,
                 initial_epoch=first,
                 epochs=settings.epochs,
                 verbose=0,
@@ -427,7 +436,8 @@ def train(
                         preprocessing=inputs,
                     ),
                     *([keras.callbacks.TensorBoard(folder / TENSORBOARD)] if tensorboard else []),
-                    keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
+                    # Nothing at the end of a batch, for the reason given in `Interruption`.
+                    keras.callbacks.LambdaCallback(on_train_batch_begin=before_step, on_epoch_end=end_of_epoch),
                 ],
             )
         if fold is not None:
@@ -506,6 +516,7 @@ class _Checkpoint:
         if not path.exists():
             return 0, {}, 0.0
         before = read_json(self.folder / "run.json")
+        before["recipe"] = as_json(settings_as_saved(before["recipe"]))
         settled = ("recipe", "held_out_classes", "data", "weights")
         if any(before.get(name) != as_json(self.config[name]) for name in settled):
             raise ValueError(

@@ -38,6 +38,15 @@ def test_published_arm_mines_one_quadruplet_and_trains_the_unit_ten_times_as_fas
     assert abs(recipe.epochs * (5_864 // 64) - 20_000) < 64
 
 
+def test_imagenet_is_one_pass_in_epochs_that_can_be_lost():
+    for name in ("imagenet2010_zero_shot", "imagenet10k_transfer"):
+        recipe = recipes.get(name)
+        # 800 of the 1,000 classes of 1,261,406 training images.
+        assert recipe.epochs * recipe.steps_per_epoch == pytest.approx(0.8 * 1_261_406 / 64, rel=0.01)
+        assert recipe.steps_per_epoch <= 1000
+        assert recipe.evaluated_epochs() == [1, recipe.epochs]
+
+
 def test_run_folder_holds_the_unit(tmp_path):
     recipe = dataclasses.replace(
         recipes.get("digits_pddm"), epochs=1, optimizer="sgd", backbone_options={"widths": (4, 8)}

@@ -8,6 +8,7 @@ import pytest
 
 from zoo import recipes
 from zoo.files import RECORDS, as_json, read_json
+from zoo.recipe import settings_as_saved
 from zoo.record import RECORD_FORMAT, changed_settings
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/\w|[A-Za-z]:\\|~[/\w]|\\\\\w|file:")
@@ -31,11 +32,12 @@ def faults(record):
     if record["format"] != RECORD_FORMAT:
         return [f"format {record['format']}"]
     shipped = as_json(recipes.get(record["name"]).to_dict())
+    settings = as_json(settings_as_saved(record["recipe"]))
     free = {"seeds", "weights", *record["changed_settings"]}
     found = [
         f"recipe.{name}"
         for name in sorted({*shipped, *record["recipe"]} - free)
-        if name not in shipped or name not in record["recipe"] or record["recipe"][name] != shipped[name]
+        if name not in shipped or name not in settings or settings[name] != shipped[name]
     ]
     found += [f"setting {name}" for name in record["changed_settings"] if name not in shipped]
     found += [f"arm {arm}" for arm in record["arms"] if arm not in shipped["arms"]]

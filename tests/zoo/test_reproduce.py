@@ -169,6 +169,7 @@ def test_published_figures_stand_beside_ours():
         (["--set", "milestones=(0,)"], "ascending order, from 1"),
         (["--set", "learning_rate=-1"], "learning_rate=-1"),
         (["--set", "l2_decay=-1"], "l2_decay=-1"),
+        (["--set", "steps_per_epoch=0"], "steps_per_epoch=0"),
         (["--set", "loss=double_header_hinge"], "learned similarity.*Add --set pddm.units=None"),
         (
             ["--set", "loss=n_pair", "--set", "normalize=False"],
@@ -277,6 +278,27 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
         for key in whole:
             np.testing.assert_array_equal(whole[key], parts[key], err_msg=key)
     assert read(tmp_path / "whole" / "history.json") == read(tmp_path / "parts" / "history.json")
+
+
+def test_an_epoch_may_be_a_part_of_a_pass(tmp_path):
+    recipe, calls = dataclasses.replace(small_recipe(), epochs=2, steps_per_epoch=3), []
+    training.train(recipe, "das", 5, load("digits"), tmp_path, on_step=lambda *call: calls.append(call))
+    assert calls == [(epoch, step, 3) for epoch in range(2) for step in range(3)]
+
+
+def test_what_was_begun_before_a_setting_existed_goes_on(tmp_path):
+    recipe, benchmark = dataclasses.replace(small_recipe(), arms={"das": {}}, seeds=(5,)), load("digits")
+    experiment = Experiment(recipe, tmp_path)
+    experiment.start(benchmark)
+    config = {"recipe": recipe.arm("das").to_dict(), "held_out_classes": None, "data": {}, "weights": None}
+    checkpoint = training._Checkpoint(experiment.shipped, {**config, "sessions": []})
+    checkpoint.begin({"recall@1": 0.5})
+    for path in (tmp_path / "experiment.json", experiment.shipped / "run.json"):
+        saved = read(path)
+        del saved["recipe"]["steps_per_epoch"]
+        path.write_text(json.dumps(saved))
+    experiment.start(benchmark)
+    assert checkpoint.restore(None, {}) == (0, {}, 0.0)
 
 
 def test_a_run_begun_with_other_settings_is_not_continued(tmp_path):
