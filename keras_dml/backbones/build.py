@@ -1,5 +1,6 @@
 """An encoder: a backbone with the head that every deep metric learning paper puts on it."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,13 @@ from keras_dml.backbones.googlenet import googlenet
 from keras_dml.backbones.hub import PREFIX, hub_backbone, prefix_tokens, with_pixel_values
 from keras_dml.backbones.resnet50 import resnet50
 from keras_dml.backbones.small_conv import small_conv
-from keras_dml.backbones.weights import TORCH_ORIGINS, TORCH_SUFFIXES, keras_resnet50_file, load_backbone_weights
+from keras_dml.backbones.weights import (
+    TORCH_ORIGINS,
+    TORCH_SUFFIXES,
+    LoadReport,
+    keras_resnet50_file,
+    load_backbone_weights,
+)
 from keras_dml.utils.suggestions import unknown_name
 
 # Each builder takes the input shape and its own options and returns a model from images in [0, 255] to a feature map.
@@ -25,6 +32,10 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "small_conv": small_conv,
 }
 POOLINGS = ("avg", "max", "avg+max", "class_token")
+# Arguments of builders that are no options: given by `build`, or part of the head that the backbone is without.
+_NO_OPTIONS = frozenset(
+    {"input_shape", "keras_weights", "include_top", "weights", "input_tensor", "pooling", "classes"}
+)
 
 
 def build(
@@ -87,6 +98,16 @@ def build_backbone(
     weights: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
     """The backbone of `build` alone, from images in [0, 255] to features; arguments as there."""
+    return backbone_with_report(name, input_shape, options, weights)[0]
+
+
+def backbone_with_report(
+    name: str | keras.Model,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None,
+    weights: str | os.PathLike[str] | None,
+) -> tuple[keras.Model, LoadReport | None]:
+    """`build_backbone`, and what the weights of a file went into."""
     options = dict(options or {})
     if not isinstance(name, str | keras.Model):
         raise ValueError(f"A backbone is a name or a keras.Model. Received: {name!r} of type {type(name).__name__}")
@@ -101,9 +122,8 @@ def build_backbone(
         backbone = hub_backbone(name.removeprefix(PREFIX), input_shape, load_weights=download, **options)
     else:
         backbone = _by_name(name, input_shape, options, weights)
-    if weights is not None and not download:
-        load_backbone_weights(backbone, weights)
-    return backbone
+    report = None if weights is None or download else load_backbone_weights(backbone, weights)
+    return backbone, report
 
 
 def _from_model(model: keras.Model, input_shape: tuple[int, int, int], options: dict[str, Any]) -> keras.Model:
@@ -129,6 +149,11 @@ def _by_name(
     if own is None and network is None:
         known = (*BACKBONES, *application_names(), f"{PREFIX}PRESET")
         raise ValueError(unknown_name("backbone", name, known))
+    builder = BACKBONES[own] if own else getattr(keras.applications, str(network))
+    allowed = set(inspect.signature(builder).parameters) - _NO_OPTIONS
+    strange = set(options) - allowed
+    if strange:
+        raise ValueError(unknown_name(f"option of {own or network}:", min(strange), allowed))
     if own == "resnet50":
         options = {"form": _resnet50_form(weights), **options}
     if not download:

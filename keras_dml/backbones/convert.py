@@ -8,9 +8,9 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from keras_dml.backbones.build import build_backbone
-from keras_dml.backbones.weights import load_backbone_weights
+from keras_dml.backbones.build import backbone_with_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,16 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=pathlib.Path, help="PyTorch .pth/.pt/.safetensors, or Keras .h5/.keras")
     parser.add_argument("output", type=pathlib.Path, help="*.weights.h5, or *.keras for the whole backbone")
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels (default: 224)")
-    parser.add_argument("--options", type=json.loads, default={}, help='of the backbone, as JSON: {"alpha": 0.35}')
+    parser.add_argument("--options", type=_options, default={}, help='of the backbone, as JSON: {"alpha": 0.35}')
     given = parser.parse_args(arguments)
     try:
         if not given.output.name.endswith((".weights.h5", ".keras")):
             raise ValueError(f"The output must end in .weights.h5 or .keras. Received: {given.output}")
         if given.output.exists():
             raise ValueError(f"{given.output} exists. Name another file, or remove it.")
-        options = dict(given.options)
-        backbone = build_backbone(given.name, (given.size, given.size, 3), options, given.checkpoint)
-        report = load_backbone_weights(backbone, given.checkpoint)
+        backbone, report = backbone_with_report(
+            given.name, (given.size, given.size, 3), given.options, given.checkpoint
+        )
+        assert report is not None
         given.output.parent.mkdir(parents=True, exist_ok=True)
         if given.output.suffix == ".keras":
             backbone.save(given.output)
@@ -42,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if report.unused:
         print(f"left out: {', '.join(report.unused)}")
     return 0
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(
+            f'{text} is no JSON: {error}. Expected something like {{"alpha": 0.35}}'
+        ) from error
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f'{text} is no JSON object. Expected something like {{"alpha": 0.35}}')
+    return options
 
 
 if __name__ == "__main__":

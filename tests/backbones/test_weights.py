@@ -8,7 +8,8 @@ import numpy as np
 import parity_checks
 import pytest
 
-from keras_dml.backbones import build, build_backbone, convert, load_backbone_weights
+from keras_dml.backbones import build, build_backbone, convert, load_backbone_weights, weights
+from keras_dml.backbones.torch_checkpoint import read_state_dict
 from keras_dml.backbones.weights import torch_state
 
 SHAPE = (32, 32, 3)
@@ -114,17 +115,28 @@ def test_values_that_are_not_finite(tmp_path, googlenet_state):
         build_backbone("googlenet", SHAPE, weights=path)
 
 
-def test_conversion_command(tmp_path, googlenet_state, capsys):
+def test_conversion_command(tmp_path, googlenet_state, capsys, monkeypatch):
     checkpoint, output = tmp_path / "weights.safetensors", tmp_path / "out" / "googlenet.weights.h5"
     parity_checks.write_safetensors(checkpoint, {**googlenet_state, "fc.bias": np.zeros(3, "float32")})
     arguments = ["googlenet", str(checkpoint), str(output), "--size", "32"]
+    files = []
+    monkeypatch.setattr(weights, "read_state_dict", lambda path: files.append(path) or read_state_dict(path))
     assert convert.main(arguments) == 0
+    assert files == [checkpoint]
     printed = capsys.readouterr().out
     assert "285 arrays of googlenet" in printed
     assert "left out: fc.bias" in printed
     _same(build_backbone("googlenet", SHAPE, weights=output), build_backbone("googlenet", SHAPE, weights=checkpoint))
     assert convert.main(arguments) == 1
     assert "exists" in capsys.readouterr().err
+    output.unlink()
+    for wrong in ('{"alpha": 0.35', "0.35"):
+        with pytest.raises(SystemExit):
+            convert.main([*arguments, "--options", wrong])
+        assert f"{wrong} is no JSON" in capsys.readouterr().err
+    for name, option in (("mobilenet_v2", "alfa"), ("MobileNetV2", "alfa"), ("MobileNetV2", "classes")):
+        assert convert.main([name, *arguments[1:], "--options", f'{{"{option}": 1}}']) == 1
+        assert f"Unknown option of {name}: '{option}'" in capsys.readouterr().err
 
 
 def test_forms_of_resnet50_follow_the_file(tmp_path):
