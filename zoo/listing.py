@@ -1,7 +1,7 @@
 """All recipes, with published and measured numbers: `python -m zoo.reproduce --list`."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo import recipes
@@ -13,29 +13,33 @@ from zoo.tables import mean_and_spread, title
 HEAD = """\
 Per cent, Recall@1 unless a row names another metric: as published, and as we measured it at the last epoch, at the
 epoch chosen on held-out training classes, and at the best epoch on the test classes (the DAS paper's protocol,
-optimistic). Mean ± sample standard deviation over seeds. A dash: none."""
+optimistic). Mean ± sample standard deviation over seeds. A dash: none. All metrics of a recipe: --list NAME."""
 COLUMNS = ("published", "last epoch", "chosen epoch", "best test epoch")
 MEASURED = ("last", "selected", "best_test")
 NONE = "-"
 
 
-def listing(records: pathlib.Path) -> str:
+def listing(records: pathlib.Path, name: str | None = None) -> str:
     """The recipes by benchmark; for each its summary and, for every arm, a row of numbers.
 
     Args:
         records: Folder with the records of what was measured, `NAME.json`; a recipe without one was not measured.
+        name: The one recipe to show, with a row for every metric that was published or measured.
 
     Raises:
-        ValueError: For a record of another format.
+        ValueError: For an unknown name, and for a record of another format.
     """
-    benchmarks = dict.fromkeys(recipe.benchmark for recipe in recipes.RECIPES.values())
+    shown = list(recipes.RECIPES.values()) if name is None else [recipes.get(name)]
+    benchmarks = dict.fromkeys(recipe.benchmark for recipe in shown)
     rows: list[tuple[str, ...] | str] = [HEAD]
     for benchmark in benchmarks:
         rows += ["", (_heading(benchmark), *COLUMNS)]
-        for recipe in recipes.RECIPES.values():
+        for recipe in shown:
             if recipe.benchmark == benchmark:
+                record = _record(records / f"{recipe.name}.json")
+                metrics = _metrics(recipe, record)
                 rows += [f"  {recipe.name}: {recipe.summary}"]
-                rows += _recipe_rows(recipe, _record(records / f"{recipe.name}.json"))
+                rows += _recipe_rows(recipe, record, metrics[:1] if name is None else metrics)
     return _aligned(rows)
 
 
@@ -53,31 +57,40 @@ def _record(path: pathlib.Path) -> Mapping[str, Any] | None:
     return record
 
 
-def _recipe_rows(recipe: Recipe, record: Mapping[str, Any] | None) -> list[tuple[str, ...] | str]:
-    """Where the numbers of a recipe come from, and a row for each arm.
+def _recipe_rows(
+    recipe: Recipe, record: Mapping[str, Any] | None, metrics: Sequence[str]
+) -> list[tuple[str, ...] | str]:
+    """Where the numbers of a recipe come from, and a row for each arm and metric.
 
     What was measured on part of the data has rows of its own, so that it never stands beside a published figure.
     """
-    metric = _metric(recipe)
     published = {arm: recipe.arm(arm).published for arm in recipe.arms}
-    figures = {arm: each["metrics"].get(metric) for arm, each in published.items() if each}
+    figures = {arm: each["metrics"] for arm, each in published.items() if each}
+    measured: Mapping[str, Any] = {} if record is None else record["arms"]
     sources = dict.fromkeys(each["source"] for each in published.values() if each)
+
+    def table(figures: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, ...] | str]:
+        cells = [
+            (metric, _row(arm, metric, figures.get(arm, {}).get(metric), measured.get(arm, {})))
+            for arm in recipe.arms
+            for metric in metrics
+        ]
+        return [row for metric, row in cells if metric == metrics[0] or set(row[1:]) != {NONE}]
+
     rows: list[tuple[str, ...] | str] = [f"    published: {'; '.join(sources)}"] if sources else []
     if record is None:
-        return rows + [_row(arm, metric, figures.get(arm), {}) for arm in recipe.arms]
+        return rows + table(figures, measured)
     note = f"    measured{_reservations(record)}: seeds {', '.join(map(str, record['seeds']))}"
     if not record["data"]["subset"]:
-        rows.append(note)
-        return rows + [_row(arm, metric, figures.get(arm), record["arms"].get(arm, {})) for arm in recipe.arms]
-    if figures:
-        rows += [_row(arm, metric, figures.get(arm), {}) for arm in recipe.arms]
-    return [*rows, note, *(_row(arm, metric, None, record["arms"].get(arm, {})) for arm in recipe.arms)]
+        return [*rows, note, *table(figures, measured)]
+    return [*rows, *(table(figures, {}) if figures else []), note, *table({}, measured)]
 
 
-def _metric(recipe: Recipe) -> str:
-    """The metric shown for all arms of a recipe: the first published one, else Recall@1."""
+def _metrics(recipe: Recipe, record: Mapping[str, Any] | None) -> list[str]:
+    """The published metrics of a recipe, then the others that were measured; the first is shown for all recipes."""
     published = [metric for arm in recipe.arms for metric in recipe.arm(arm).published.get("metrics", {})]
-    return published[0] if published else "recall@1"
+    measured = [] if record is None else [metric for arm in record["arms"].values() for metric in arm["last"]]
+    return list(dict.fromkeys([*(published or ["recall@1"]), *(name for name in measured if name != "epoch")]))
 
 
 def _reservations(record: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a recipe, or see them all with --list")
     try:
         if options.list:
-            print(listing(RECORDS))
+            print(listing(RECORDS, options.name))
             return 0
         recipe = _recipe(options)
         folder = options.output or pathlib.Path("runs") / (
@@ -146,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zoo.reproduce", description=DESCRIPTION)
     parser.add_argument("name", nargs="?", help="a recipe, or a benchmark for its headline recipe; see --list")
     parser.add_argument(
-        "--list", action="store_true", help="show what can be reproduced, with published and measured figures, and stop"
+        "--list",
+        action="store_true",
+        help="show what can be reproduced, with published and measured figures, and stop; with a name, all its figures",
     )
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images, where it needs one")
     parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
