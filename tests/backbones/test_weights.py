@@ -134,7 +134,7 @@ def test_conversion_command(tmp_path, googlenet_state, capsys, monkeypatch):
         with pytest.raises(SystemExit):
             convert.main([*arguments, "--options", wrong])
         assert f"{wrong} is no JSON" in capsys.readouterr().err
-    for name, option in (("mobilenet_v2", "alfa"), ("MobileNetV2", "alfa"), ("MobileNetV2", "classes")):
+    for name, option in (("mobilenet_v2", "alfa"), ("MobileNet", "alfa"), ("MobileNet", "classes")):
         assert convert.main([name, *arguments[1:], "--options", f'{{"{option}": 1}}']) == 1
         assert f"Unknown option of {name}: '{option}'" in capsys.readouterr().err
 
