@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_dml.data import tfrecords
+from keras_dml.data import folders, tfrecords
 from keras_dml.data.archive import Archive
 from keras_dml.data.benchmark import Benchmark
 from keras_dml.data.data_error import DataError
@@ -25,7 +25,10 @@ ARCHIVES = (
 )
 LAYOUT = """\
   [Stanford_Online_Products/]Ebay_train.txt, Ebay_test.txt
-  [Stanford_Online_Products/]bicycle_final/*.JPG ... toaster_final/*.JPG"""
+  [Stanford_Online_Products/]bicycle_final/*.JPG ... toaster_final/*.JPG
+or without the lists a folder for each product: [Stanford_Online_Products/]train/PRODUCT/*.JPG, test/PRODUCT/*.JPG"""
+
+SIDES = ("train", "test")
 
 
 def load_sop(options: LoadOptions) -> Benchmark:
@@ -33,11 +36,14 @@ def load_sop(options: LoadOptions) -> Benchmark:
     root = options.data_dir
     bases = [] if root is None else [root, root / "Stanford_Online_Products"]
     base = next((base for base in bases if (base / "Ebay_train.txt").is_file()), None)
+    sorted_base = next((base for base in bases if all((base / side).is_dir() for side in SIDES)), None)
     if base is not None:
-        train, test = (_from_list(base, base / f"Ebay_{side}.txt") for side in ("train", "test"))
+        train, test = (_from_list(base, base / f"Ebay_{side}.txt") for side in SIDES)
+    elif sorted_base is not None:
+        train, test = (folders.split_of_classes(sorted_base, folders.class_folders(sorted_base / s)) for s in SIDES)
     else:
         folder = prepared("sop", options, "stanford_online_products", ARCHIVES, LAYOUT)
-        train, test = (_from_records(folder, side) for side in ("train", "test"))
+        train, test = (_from_records(folder, side) for side in SIDES)
     return assemble("sop", options, PROTOCOL, train, test)
 
 

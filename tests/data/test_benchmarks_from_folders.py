@@ -208,6 +208,18 @@ def test_sop_from_its_lists(tmp_path):
         load("sop", tmp_path)
 
 
+def test_sop_from_class_folders(tmp_path):
+    for side, products in (("train", ("7", "12")), ("test", ("11319", "11320"))):
+        for product in products:
+            for number in range(2):
+                save(tmp_path / side / product / f"{number}.JPG", number)
+    benchmark = load("sop", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("12", "7")
+    assert benchmark.test.ids[:2] == ("test/11319/0.JPG", "test/11319/1.JPG")
+    with pytest.raises(DataError, match="train classes 2 instead of 11318"):
+        load("sop", tmp_path)
+
+
 @pytest.mark.parametrize("images", ["", "Img"])
 def test_inshop(tmp_path, images):
     rows = [
