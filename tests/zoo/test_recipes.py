@@ -12,7 +12,7 @@ from keras_dml import layers, losses
 from keras_dml.backbones import BACKBONES, POOLINGS
 from keras_dml.data import BENCHMARKS
 from zoo import recipes, training
-from zoo.files import as_json
+from zoo.files import RECORDS, as_json
 from zoo.listing import listing
 from zoo.tables import title
 
@@ -206,6 +206,23 @@ def test_docstrings_state_the_figures_of_table_2(name):
     for loss in LOSSES:
         figures = [recipe.arm(arm).published["metrics"]["recall@1"] for arm in (loss, f"{loss}_das")]
         assert text.count("{:.2f} -> {:.2f}".format(*figures)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        *(("cub200", 5_864), ("cub200_losses", 5_864), ("cars196", 8_054), ("sop", 59_551), ("inshop", 25_882)),
+        ("imagenet2010_zero_shot", 0),
+    ],
+)
+def test_docstrings_state_what_was_not_run_by_us_and_its_steps(name, images):
+    recipe = recipes.get(name)
+    text = sys.modules[f"zoo.recipes.{recipe.benchmark.removesuffix('2010_zero_shot')}"].__doc__
+    batch = recipe.classes_per_batch * recipe.images_per_class
+    steps = recipe.epochs * (recipe.steps_per_epoch or images // batch)
+    assert f"{steps:,} steps of {batch} images" in text
+    assert "not run by us" in text
+    assert not (RECORDS / f"{name}.json").exists()
 
 
 def test_cropped_images_have_no_figure_of_the_triplet_variant():

@@ -4,8 +4,8 @@ Command: python -m zoo.reproduce cars196 --data-dir PATH
          (also cars196_losses, cars196_ablation, cars196_table4; and cars196_ibn and cars196_table4_ibn with --weights
          bn_inception-52deb4733.pth)
 Needs:   the data set, see docs/data.md; ImageNet weights, see zoo/recipes/das.py
-Takes:   300 epochs, 21,300 steps of 112 images, for each seed and arm, and an evaluation of 8,131 images after every
-         epoch: meant for an accelerator. Not run by us.
+Takes:   not run by us; 21,300 steps of 112 images (300 epochs) for each seed and arm, and an evaluation of 8,131 images
+         after every epoch. Meant for an accelerator
 
 Published Recall@1, 2, 4, 8 in per cent:
 

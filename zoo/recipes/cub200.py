@@ -3,8 +3,8 @@
 Command: python -m zoo.reproduce cub200 --data-dir PATH
          (also cub200_ibn --weights bn_inception-52deb4733.pth, and cub200_losses)
 Needs:   the data set, see docs/data.md; ImageNet weights, see zoo/recipes/das.py
-Takes:   300 epochs, 9,600 steps of 180 images, for each seed and arm (15,600 steps of 112 images for the other two
-         recipes), and an evaluation of 5,924 images after every epoch: meant for an accelerator. Not run by us.
+Takes:   not run by us; 9,600 steps of 180 images (300 epochs) for each seed and arm, 15,600 steps of 112 images for the
+         other two recipes, and an evaluation of 5,924 images after every epoch. Meant for an accelerator
 
 Published Recall@1, 2, 4, 8 in per cent:
 

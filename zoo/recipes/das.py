@@ -9,7 +9,8 @@ The authors ran every arm once, with seed 0, and published the best of all epoch
 `evaluate_every` is 1 here; what we report first is the last epoch. Their own tables disagree by about one point for
 the same run by name.
 
-Time: what a recipe "takes" for each seed and arm, it takes once more for each arm, to choose an epoch on held-out
+Time: none of these recipes was run by us as it stands, on any machine; each says how many steps of how many images it
+trains. What it "takes" for each seed and arm, it takes once more for each arm, to choose an epoch on held-out
 training classes, unless its `select_epoch` is false (`--set select_epoch=False`).
 
 Weights: "imagenet" downloads Keras's for ResNet-50. The authors' network is torchvision's, which differs a little; its

@@ -3,7 +3,7 @@
 Command: python -m zoo.reproduce folder --data-dir PATH
 Needs:   PATH/CLASS/*.jpg, of which half of the classes train and half test; or PATH/train, PATH/test (and PATH/gallery)
          with classes in each; see docs/data.md. ImageNet weights of MobileNetV2 are downloaded.
-Takes:   30 epochs of `images // 112` steps at 224 x 224, for each seed and arm. Not timed by us.
+Takes:   not timed by us; 30 epochs of `images // 112` steps of 112 images at 224 x 224, for each seed and arm
 
 A small network, which a CPU can train on a few thousand images; the loss, the batches and DAS are the DAS paper's, at a
 higher rate and for a tenth of its epochs. The network and the schedule of its Table 1, meant for an accelerator:

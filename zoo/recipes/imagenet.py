@@ -3,9 +3,9 @@
 Command: python -m zoo.reproduce imagenet2010_zero_shot --weights googlenet-1378be20.pth --data-dir PATH
          (also imagenet10k_transfer)
 Needs:   local folders of ILSVRC-2010, and of ImageNet-10K for the second, see docs/data.md; weights of GoogLeNet
-Takes:   about one pass over the 800 training classes, 15,808 steps of 64 images, for each seed and arm, and the
-         embedding of a quarter of a million test images, or of all of ImageNet-10K, before the training, after its
-         first sixteenth and after it: meant for an accelerator. Not run by us.
+Takes:   not run by us; 15,808 steps of 64 images, about one pass over the 800 training classes, for each seed and arm,
+         and the embedding of a quarter of a million test images, or of all of ImageNet-10K, before the training, after
+         its first sixteenth and after it. Meant for an accelerator
 
 Listed for PDDM, and how that relates to what is measured here:
 

@@ -3,7 +3,7 @@
 Command: python -m zoo.reproduce cub200_pddm --weights googlenet-1378be20.pth --data-dir PATH
          (also cub200_cropped_pddm, cars196_pddm, cars196_cropped_pddm)
 Needs:   the data set, see docs/data.md, and ImageNet weights of GoogLeNet
-Takes:   20,000 steps with batches of 64 for each seed and arm: meant for an accelerator. Not run by us.
+Takes:   not run by us; 20,000 steps of 64 images for each seed and arm. Meant for an accelerator
 
 Published Recall@1: CUB 58.3, CARS 57.4. Listings give these both for whole and for cropped images, so both recipes are
 here. Not listed for cropped images, and unverified:

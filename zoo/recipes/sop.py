@@ -3,8 +3,8 @@
 Command: python -m zoo.reproduce sop --data-dir PATH
          (also sop_losses and sop_top_k; and sop_ibn with --weights bn_inception-52deb4733.pth)
 Needs:   the data set, see docs/data.md; ImageNet weights, see zoo/recipes/das.py
-Takes:   300 epochs, 159,300 steps of 112 images, for each seed and arm, and an evaluation of 60,502 images after every
-         epoch (--set evaluate_every=10 makes it every tenth): days on an accelerator. Not run by us.
+Takes:   not run by us; 159,300 steps of 112 images (300 epochs) for each seed and arm, and an evaluation of 60,502
+         images after every epoch (--set evaluate_every=10 makes it every tenth). Meant for an accelerator
 
 Published Recall@1, 10, 100, 1000 in per cent:
 
