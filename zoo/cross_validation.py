@@ -71,10 +71,10 @@ def cross_validate(
             None if benchmark.gallery is None else benchmark.gallery.labels,
             ks=recipe.ks,
         )
-        separate = [summary(one) for one in result.separate]
+        separate = [summary(one, recipe.clustering) for one in result.separate]
         for row, values in (
             (arm, {name: float(np.mean([one[name] for one in separate])) for name in separate[0]}),
-            (f"{arm}, concatenated", summary(result.concatenated)),
+            (f"{arm}, concatenated", summary(result.concatenated, recipe.clustering)),
         ):
             for name, value in values.items():
                 table.setdefault(row, {}).setdefault(name, []).append(value)

@@ -13,7 +13,7 @@ from typing import Any
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
-SHARED = ("name", "summary", "benchmark", "arms", "shipped", "seeds")
+SHARED = ("name", "summary", "benchmark", "arms", "shipped", "seeds", "clustering")
 """Fields of a recipe that are the same for all its arms."""
 
 
@@ -85,6 +85,8 @@ class Recipe:
         evaluate_every: Epochs between evaluations on the test classes; see `evaluated_epochs`.
         select_epoch: Whether each arm is trained once more without a part of the training classes, which then chooses
             the epoch to report; see `zoo.experiment.Experiment`.
+        clustering: Whether NMI and F1 of k-means are measured too, of the untrained and the trained network. Its time
+            grows with images times classes: False for millions of images.
         ks: Ranks of Recall@k, 1 among them.
         seeds: Each arm is trained once for each.
         published: `{"source": where, "metrics": {"recall@1": percent, ...}}` of the arm, to stand beside ours.
@@ -127,6 +129,7 @@ class Recipe:
     decay: float = 0.3
     evaluate_every: int = 1
     select_epoch: bool = True
+    clustering: bool = True
     ks: tuple[int, ...] = (1, 2, 4, 8)
     seeds: tuple[int, ...] = (0, 1, 2)
     published: Options = dataclasses.field(default_factory=dict)

@@ -156,17 +156,14 @@ def protocol_table(record: Mapping[str, Any]) -> str:
     """
     figures = [arm["published"]["metrics"] for arm in record["arms"].values() if arm["published"]]
     metric = "recall@1" if not figures or "recall@1" in figures[0] else next(iter(figures[0]))
-    subset, settings = record["data"]["subset"], record["changed_settings"]
-    head = f"published, with other {', '.join(settings)}" if settings else "published"
-    rows = [[title(metric), *WAYS.values(), head]]
+    settings = record["changed_settings"]
+    rows = [[title(metric), *WAYS.values()]]
     for arm, values in record["arms"].items():
-        # On part of the data a published figure would say nothing.
-        published = {} if subset else (values["published"] or {}).get("metrics", {})
-        rows.append(
-            [
-                arm,
-                *(mean_and_spread(values[way][metric], 100, 2) if way in values else "-" for way in WAYS),
-                f"{published[metric]:.2f}" if metric in published else "-",
-            ]
-        )
+        rows.append([arm, *(mean_and_spread(values[way][metric], 100, 2) if way in values else "-" for way in WAYS)])
+    # On part of the data a published figure would say nothing.
+    if figures and not record["data"]["subset"]:
+        rows[0].append(f"published, with other {', '.join(settings)}" if settings else "published")
+        for row, values in zip(rows[1:], record["arms"].values(), strict=True):
+            published = (values["published"] or {}).get("metrics", {})
+            row.append(f"{published[metric]:.2f}" if metric in published else "-")
     return markdown(rows)

@@ -287,10 +287,11 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     return model
 
 
-def summary(result: "RetrievalResult") -> dict[str, float]:
-    """The headline numbers of an evaluation, by name."""
+def summary(result: "RetrievalResult", clustering: bool = True) -> dict[str, float]:
+    """The headline numbers of an evaluation, by name; those of k-means only with `clustering`."""
     values = {f"recall@{k}": float(value) for k, value in result.recall.items()}
-    return {**values, "map@r": float(result.map_at_r), "nmi": float(result.nmi), "f1": float(result.f1)}
+    values["map@r"] = float(result.map_at_r)
+    return {**values, "nmi": float(result.nmi), "f1": float(result.f1)} if clustering else values
 
 
 def embed(
@@ -311,7 +312,7 @@ def evaluate(
     from keras_dml.evaluation import evaluate_retrieval
 
     found = (vectors[1], None if gallery is None else gallery.labels)
-    return summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks))
+    return summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks), recipe.clustering)
 
 
 def epochs_done(folder: pathlib.Path) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_dml.data import load
-from keras_dml.evaluation import evaluate_retrieval
+from keras_dml.evaluation import clustering, evaluate_retrieval
 from zoo import recipes, reproduce, training
 from zoo.experiment import Experiment
 from zoo.recipe import DAS, Recipe, override
@@ -139,6 +139,8 @@ def test_published_figures_stand_beside_ours():
     assert [cell.strip() for cell in second.split("|")[1:-1]] == ["b", "60.00 ± 14.14", "-", "60.00 ± 14.14", "-"]
     assert "66.46" not in protocol_table({**record, "data": {"subset": True}})
     assert "published, with other epochs" in protocol_table({**record, "changed_settings": ["epochs"]})
+    ours = {**record, "arms": {"b": arms["b"]}, "changed_settings": ["epochs"]}
+    assert "published" not in protocol_table(ours)
 
 
 @pytest.mark.parametrize(
@@ -280,10 +282,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     assert read(tmp_path / "whole" / "history.json") == read(tmp_path / "parts" / "history.json")
 
 
-def test_an_epoch_may_be_a_part_of_a_pass(tmp_path):
-    recipe, calls = dataclasses.replace(small_recipe(), epochs=2, steps_per_epoch=3), []
+def test_an_epoch_may_be_a_part_of_a_pass_and_kmeans_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(clustering, "kmeans", None)
+    recipe, calls = dataclasses.replace(small_recipe(), epochs=2, steps_per_epoch=3, clustering=False), []
     training.train(recipe, "das", 5, load("digits"), tmp_path, on_step=lambda *call: calls.append(call))
     assert calls == [(epoch, step, 3) for epoch in range(2) for step in range(3)]
+    metrics = read(tmp_path / "metrics.json")
+    for values in (metrics["untrained"], metrics["last"]):
+        assert list(values) == ["recall@1", "recall@2", "recall@4", "recall@8", "map@r"]
 
 
 def test_what_was_begun_before_a_setting_existed_goes_on(tmp_path):
