@@ -135,8 +135,8 @@ def _check_backbone(name: str, options: Options) -> None:
     if plain in own:
         _check_arguments(name, own[plain], options, given=("input_shape", "keras_weights"))
     elif network is not None:
-        builder = getattr(keras.applications, network)
-        _check_arguments(name, builder, options, given=("include_top", "weights", "input_tensor", "input_shape"))
+        given = ("include_top", "weights", "input_tensor", "input_shape", "pooling", "classes")
+        _check_arguments(name, getattr(keras.applications, network), options, given)
     else:
         raise ValueError(unknown_name("backbone", name, (*BACKBONES, *application_names(), f"{PREFIX}PRESET")))
 

@@ -63,10 +63,10 @@ def test_all_settings_of_arms_are_replaced():
 
 
 def test_names_of_arms_may_hold_dots():
-    recipe = override(recipes.get("omniglot_das"), ["arms.shift_0.1.das.top_k=3"])
+    recipe = override(recipes.get("omniglot_das"), ["arms.shift_0.5.das.top_k=3"])
     before = recipes.get("omniglot_das")
     for arm in recipe.arms:
-        top_k = 3 if arm == "shift_0.1" else before.arm(arm).das and before.arm(arm).das.top_k
+        top_k = 3 if arm == "shift_0.5" else before.arm(arm).das and before.arm(arm).das.top_k
         assert (recipe.arm(arm).das and recipe.arm(arm).das.top_k) == top_k
 
 
