@@ -1,10 +1,20 @@
 """How the zoo's commands end."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+
+def unreadable_image(error: Exception) -> str | None:
+    """Which image cannot be read, and why, where that is the error; None where it is another.
+
+    Such an image is met inside TensorFlow's graph, which buries the message in a trace of its own.
+    """
+    found = re.search("DataError: (.*)", str(error))
+    return None if found is None else found[1]
 
 
 def run(main: Callable[[], int]) -> NoReturn:

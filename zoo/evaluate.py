@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.command import run
+from zoo.command import run, unreadable_image
 from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 from zoo.tables import markdown
@@ -126,11 +126,23 @@ def embed(
     data_dir: pathlib.Path | None = None,
     resize: int | None = None,
     batch_size: int = 64,
+    subset: bool = False,
+    bad_images: str = "fail",
 ) -> tuple[Embeddings, Embeddings | None]:
-    """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder."""
+    """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder.
+
+    Args:
+        encoder_path: The encoder, as Keras saves it.
+        benchmark_name: A key of `keras_dml.data.BENCHMARKS`.
+        data_dir: Where the images are, for benchmarks that need it.
+        resize: Short side before the centre crop, in pixels; the encoder's input size by default.
+        batch_size: Images embedded at a time.
+        subset: Whether numbers of images and classes may differ from the published protocol's.
+        bad_images: "fail" or "skip"; see `keras_dml.data.load`.
+    """
     from keras_dml import data
 
-    benchmark = data.load(benchmark_name, data_dir)
+    benchmark = data.load(benchmark_name, data_dir, subset, bad_images)
     encoder = load_encoder(encoder_path)
     _, height, width, channels = encoder.input_shape
     if height is None or height != width:
@@ -158,7 +170,13 @@ def _read(arguments: argparse.Namespace) -> tuple[Embeddings, Embeddings | None,
         if arguments.benchmark is None:
             raise ValueError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
         queries, embedded = embed(
-            target, arguments.benchmark, arguments.data_dir, arguments.resize, arguments.batch_size
+            target,
+            arguments.benchmark,
+            arguments.data_dir,
+            arguments.resize,
+            arguments.batch_size,
+            arguments.subset,
+            arguments.bad_images,
         )
         gallery = gallery or embedded
         output = target.with_suffix(f".{arguments.benchmark}.evaluation.json")
@@ -183,6 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gallery", type=pathlib.Path, help=".npz of a gallery of its own")
     parser.add_argument("--benchmark", help="test images for a .keras encoder")
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images")
+    parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
+    parser.add_argument(
+        "--bad-images", choices=("fail", "skip"), default="fail", help="what an unreadable image does (default: fail)"
+    )
     parser.add_argument("--resize", type=int, help="short side before the centre crop, for a .keras encoder")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--ks", type=_ranks, help="ranks, as in 1,10,100 (default: the recipe's, or 1,2,4,8)")
@@ -201,6 +223,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(output, values)
     except (ValueError, OSError, json.JSONDecodeError) as error:
         print(f"zoo.evaluate: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        unreadable = unreadable_image(error)
+        if unreadable is None:
+            raise
+        print(f"zoo.evaluate: {unreadable}", file=sys.stderr)
         return 1
     print(table(values))
     print(f"\nWritten to {output}")

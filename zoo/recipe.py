@@ -49,12 +49,13 @@ class Recipe:
         arms: The variants that are trained and compared, each the fields of the recipe that it changes; it can change
             any but those in `SHARED`.
         shipped: The arm whose first seed is exported.
-        backbone: A key of `keras_dml.backbones.BACKBONES`.
+        backbone: A key of `keras_dml.backbones.BACKBONES`, a network of `keras.applications` such as "ConvNeXtTiny", or
+            "keras_hub:PRESET".
         backbone_options: Further arguments of the backbone.
         weights: What the backbone starts from: None for fresh weights, "imagenet", or a file; see
             `keras_dml.backbones.build`.
         embedding_dim: Width d of the embedding; None for the backbone's own, without a linear layer.
-        pooling: "avg", "max" or "avg+max".
+        pooling: "avg", "max" or "avg+max" (their sum); "class_token" for a transformer's.
         normalize: Whether embeddings have unit length.
         input_size: Side of the encoder's square input, in pixels.
         resize: Short side before the centre crop of a test image; `input_size` by default.

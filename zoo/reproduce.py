@@ -5,11 +5,10 @@ import dataclasses
 import logging
 import os
 import pathlib
-import re
 import sys
 
 from zoo import recipes
-from zoo.command import run
+from zoo.command import run, unreadable_image
 from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.recipe import Recipe, override
@@ -46,11 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        # An unreadable image is met inside TensorFlow's graph, which buries the message in a trace of its own.
-        unreadable = re.search("DataError: (.*)", str(error))
+        unreadable = unreadable_image(error)
         if unreadable is None:
             raise
-        print(f"error: {unreadable[1]}", file=sys.stderr)
+        print(f"error: {unreadable}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+import tiny_datasets
+from tiny_pictures import photograph
 
 from keras_dml.evaluation import evaluate_retrieval
 from zoo import evaluate
@@ -83,6 +85,40 @@ def test_encoder_without_training(tmp_path, capsys):
     assert written["metrics"]["recall@1"] == pytest.approx(expected.recall[1], abs=0.01)
     assert written["metrics"]["map@r"] == pytest.approx(expected.map_at_r, abs=0.01)
     capsys.readouterr()
+
+
+def save_encoder(path, shape):
+    import keras
+
+    keras.Sequential([keras.Input(shape), keras.layers.Flatten()]).save(path)
+
+
+def test_encoder_on_data_that_are_not_the_protocols(tmp_path, capsys):
+    tiny_datasets.cub200(tmp_path / "data")
+    save_encoder(tmp_path / "encoder.keras", (8, 8, 3))
+    command = [str(tmp_path / "encoder.keras"), "--benchmark", "cub200", "--data-dir", str(tmp_path / "data")]
+    assert evaluate.main(command) == 1
+    assert "--subset (on the command line)" in capsys.readouterr().err
+    assert evaluate.main([*command, "--subset"]) == 0
+    assert json.loads((tmp_path / "encoder.cub200.evaluation.json").read_text())["queries"] == 8
+
+
+def test_encoder_on_images_that_cannot_be_read(tmp_path, capsys):
+    for label in range(4):
+        for number in range(3):
+            path = tmp_path / "data" / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photograph(number).save(path)
+    path.write_bytes(b"no image")
+    save_encoder(tmp_path / "encoder.keras", (8, 8, 3))
+    command = [str(tmp_path / "encoder.keras"), "--benchmark", "folder", "--data-dir", str(tmp_path / "data")]
+    assert evaluate.main(command) == 1
+    error = capsys.readouterr().err
+    assert "class3/2.png" in error
+    assert error.count("\n") == 1
+    with pytest.warns(UserWarning, match="left out 1 image"):
+        assert evaluate.main([*command, "--bad-images", "skip"]) == 0
+    assert json.loads((tmp_path / "encoder.folder.evaluation.json").read_text())["queries"] == 5
 
 
 def test_singletons_are_reported_and_nan_is_null(tmp_path, capsys):
