@@ -5,7 +5,6 @@ import contextlib
 import datetime
 import os
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from export.sources import HELP, open_source
 from export.terminal import Terminal, run_command
 from export.thumbnails import Thumbnails
 from export.versions import BRUTE_FORCE, GALLERY
+from keras_dml.utils.command import run
 
 if TYPE_CHECKING:
     from keras_dml.data import ImagePreprocessing, Split
@@ -402,4 +402,4 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -5,6 +5,8 @@ import os
 import pathlib
 import sys
 
+from keras_dml.utils.command import run
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             widths = [max(len(row[column]) for row in [columns, *rows]) for column in range(len(columns))]
             for row in [columns, *rows]:
                 print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    except BrokenPipeError:
+        # An OSError that is no error of the command's: see `run`.
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -38,4 +43,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

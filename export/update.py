@@ -3,7 +3,6 @@
 import argparse
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from export.sources import HELP, open_source
 from export.terminal import Terminal, run_command
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
+from keras_dml.utils.command import run
 
 if TYPE_CHECKING:
     from keras_dml.data import Split
@@ -232,4 +232,4 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_dml.utils.command import run
 from keras_dml.utils.suggestions import unknown_name
-from zoo.command import run
 from zoo.saved_run import open_run, run_folders
 from zoo.tables import markdown, mean_and_spread, title
 

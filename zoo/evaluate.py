@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.command import run, unreadable_image
+from keras_dml.utils.command import run, unreadable_image
 from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 from zoo.tables import markdown

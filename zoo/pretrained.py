@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_dml.utils.command import run
 from keras_dml.utils.suggestions import unknown_name
-from zoo.command import run
 from zoo.evaluate import load_encoder
 from zoo.files import read_json, write_json
 from zoo.saved_run import open_run

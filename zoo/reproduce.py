@@ -7,8 +7,8 @@ import os
 import pathlib
 import sys
 
+from keras_dml.utils.command import run, unreadable_image
 from zoo import recipes
-from zoo.command import run, unreadable_image
 from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.recipe import Recipe, override
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
         )
     except BrokenPipeError:
-        # An OSError that is no error of the command's: see `zoo.command.run`.
+        # An OSError that is no error of the command's: see `run`.
         raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

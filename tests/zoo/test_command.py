@@ -7,6 +7,23 @@ import sys
 
 import pytest
 
+# As `python -m MODULE ...` is run, building nothing.
+BUILD = """
+import runpy, sys
+import export.terminal
+export.terminal.run_command = lambda command: print("model/1") or 0
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+# As `python -m export.search MODEL_DIR IMAGE` is run, with more to say than a pipe's buffer holds.
+SEARCH = """
+import runpy, sys, types
+found = types.SimpleNamespace(ids=[["name"] * 1000], scores=[[0.5] * 1000], metadata={})
+sys.modules["export.search_model"] = types.SimpleNamespace(load=lambda path: type("Model", (), {
+    "__len__": lambda self: 1000, "search": lambda self, image, k: found})())
+sys.argv = ["export.search", "model", "README.md"]
+runpy.run_module("export.search", run_name="__main__")
+"""
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -15,9 +32,12 @@ ROOT = pathlib.Path(__file__).parents[2]
     [
         ["-m", "zoo.reproduce", "--list"],
         # Too short to be written before the command returns.
-        ["-c", "from zoo.command import run; run(lambda: print('short') or 0)"],
+        ["-c", "from keras_dml.utils.command import run; run(lambda: print('short') or 0)"],
+        ["-c", BUILD, "export.build", "run", "--gallery", "digits"],
+        ["-c", BUILD, "export.update", "model"],
+        ["-c", SEARCH],
     ],
-    ids=["list", "short"],
+    ids=["list", "short", "build", "update", "search"],
 )
 def test_a_command_whose_reader_is_gone_ends_quietly(arguments):
     reader, writer = os.pipe()
@@ -30,7 +50,7 @@ def test_a_command_whose_reader_is_gone_ends_quietly(arguments):
 
 
 def test_other_errors_are_shown_and_the_status_is_kept():
-    script = "from zoo.command import run; run(lambda: {})"
+    script = "from keras_dml.utils.command import run; run(lambda: {})"
     failed = subprocess.run([sys.executable, "-c", script.format("open('nowhere')")], cwd=ROOT, capture_output=True)
     assert failed.returncode == 1
     assert b"FileNotFoundError" in failed.stderr

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from zoo.command import run
+from keras_dml.utils.command import run
 from zoo.report.page import write_report
 
 DESCRIPTION = """\

@@ -1,4 +1,4 @@
-"""How the zoo's commands end."""
+"""How commands end."""
 
 import os
 import re
