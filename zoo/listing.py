@@ -97,7 +97,7 @@ def _reservations(record: Mapping[str, Any]) -> str:
     """In what a measurement differs from the recipe as it is now."""
     differences = []
     if record["data"]["subset"]:
-        differences.append(" on part of the data (--subset), not comparable with published figures")
+        differences.append(" on part of the data, not comparable with published figures")
     # Not what the record says of itself: the recipe may have changed since.
     changed = changed_settings_of_record(record)
     if changed:

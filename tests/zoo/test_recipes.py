@@ -348,7 +348,7 @@ def test_the_figures_of_pddm_that_are_known_can_be_listed(tmp_path):
         assert [float(rows[row][0]) for row in titles] == list(figures)
 
 
-PART = "measured on part of the data (--subset), not comparable with published figures"
+PART = "measured on part of the data, not comparable with published figures"
 
 
 def test_listing_keeps_what_part_of_the_data_gives_apart_from_published_figures(tmp_path):

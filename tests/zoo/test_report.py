@@ -271,7 +271,7 @@ def test_no_published_figure_beside_part_of_the_data(run, tmp_path):
         cards = write_report(folder, projection="pca").read_text().partition('<h2 id="recipe-heading"')[0]
         assert ("published: 87.5%" in cards) is not subset
         assert ("Published figures: a paper, table 1." in cards) is not subset
-        assert ("Measured on part of the data (--subset)" in cards) is subset
+        assert ("Measured on part of the data" in cards) is subset
 
 
 def test_changed_settings_are_named_beside_published_figures(run, tmp_path):

@@ -142,7 +142,7 @@ class _Page:
         if result.num_singletons:
             notes.append(f"{result.num_singletons:,} queries have no other image of their class and are left out.")
         if subset:
-            notes.append("Measured on part of the data (--subset): not comparable with published figures.")
+            notes.append("Measured on part of the data: not comparable with published figures.")
         if changed:
             notes.append(f"Trained with other {changed} than the recipe {self.run.config['name']}.")
         if published:
