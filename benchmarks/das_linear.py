@@ -30,7 +30,7 @@ EMBEDDING_DIM = 128
 CLASSES, IMAGES = 56, 2
 PARTS = 12
 """A run is evaluated so many times, at equal distances."""
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 LOSSES = {
     "multi_similarity": "multi-similarity",
     "margin": "margin, distance-weighted",
