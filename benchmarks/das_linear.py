@@ -149,6 +149,8 @@ def train(
     from keras_dml import MetricLearner, layers, losses
     from keras_dml.evaluation import evaluate_retrieval
 
+    # Without this, a few hundred runs would keep the graphs of all of them.
+    keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     classes, labels = np.unique(crops.labels, return_inverse=True)
     width = crops.values.shape[1]
