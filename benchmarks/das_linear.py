@@ -281,6 +281,10 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/das_linear"))
     options = parser.parse_args()
+    for name, least in (("views", 1), ("steps", PARTS), ("seeds", 1), ("losses", 1), ("settings", 1)):
+        value = getattr(options, name)
+        if (value if isinstance(value, int) else len(value)) < least:
+            parser.error(f"--{name} needs at least {least}. Received: {value}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     runs = Runs(options, load_features(options))
     lines = []

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.utils.command import run, unreadable_image
+from keras_dml.utils.command import run, unreadable_images_named
 from zoo.files import write_json
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 from zoo.tables import markdown
@@ -217,18 +217,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=pathlib.Path, help="where the JSON goes")
     arguments = parser.parse_args(argv)
     try:
-        queries, gallery, ks, output = _read(arguments)
+        with unreadable_images_named():
+            queries, gallery, ks, output = _read(arguments)
         result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
         values = record(result, clustering=not arguments.no_clustering)
         write_json(output, values)
     except (ValueError, OSError, json.JSONDecodeError) as error:
         print(f"zoo.evaluate: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        unreadable = unreadable_image(error)
-        if unreadable is None:
-            raise
-        print(f"zoo.evaluate: {unreadable}", file=sys.stderr)
         return 1
     print(table(values))
     print(f"\nWritten to {output}")

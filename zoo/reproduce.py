@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-from keras_dml.utils.command import run, unreadable_image
+from keras_dml.utils.command import run, unreadable_images_named
 from zoo import recipes
 from zoo.files import RECORDS
 from zoo.listing import listing
@@ -35,20 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.output or pathlib.Path("runs") / (
             recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
         )
-        reproduce(
-            recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
-        )
+        with unreadable_images_named():
+            reproduce(
+                recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
+            )
     except BrokenPipeError:
         # An OSError that is no error of the command's: see `run`.
         raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        unreadable = unreadable_image(error)
-        if unreadable is None:
-            raise
-        print(f"error: {unreadable}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

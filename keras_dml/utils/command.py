@@ -1,20 +1,29 @@
 """How commands end."""
 
+import contextlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 
-def unreadable_image(error: Exception) -> str | None:
-    """Which image cannot be read, and why, where that is the error; None where it is another.
+@contextlib.contextmanager
+def unreadable_images_named() -> Iterator[None]:
+    """A context in which an image that cannot be read is a ValueError that says which, and why.
 
     Such an image is met inside TensorFlow's graph, which buries the message in a trace of its own.
     """
-    found = re.search("DataError: (.*)", str(error))
-    return None if found is None else found[1]
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        found = re.search("DataError: (.*)", str(error))
+        if found is None:
+            raise
+        raise ValueError(found[1]) from error
 
 
 def run(main: Callable[[], int]) -> NoReturn:
