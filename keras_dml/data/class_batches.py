@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_dml.data.decoding import decode
 from keras_dml.data.image_preprocessing import ImagePreprocessing
+from keras_dml.data.parallelism import parallel_batches, prefetched
 from keras_dml.data.random_resized_crop import RandomResizedCrop
 from keras_dml.data.split import Split
 
@@ -130,8 +131,8 @@ class ClassBatches:
 
         fetched = tf.data.Dataset.range(first_step, last).map(fetch, num_parallel_calls=2, deterministic=True)
         # Encoded images are made in parallel within a batch; a second batch fills the gap at its end.
-        parallel = 2 if self.split.source.shape is None else tf.data.AUTOTUNE
-        return fetched.map(inputs, num_parallel_calls=parallel, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        parallel = 2 if self.split.source.shape is None else parallel_batches()
+        return prefetched(fetched.map(inputs, num_parallel_calls=parallel, deterministic=True))
 
     def _draw(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.rows(int(step))

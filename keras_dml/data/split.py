@@ -15,6 +15,7 @@ from keras_dml.data.decoding import decode
 from keras_dml.data.file_images import FileImages
 from keras_dml.data.image_preprocessing import ImagePreprocessing
 from keras_dml.data.image_source import ImageSource
+from keras_dml.data.parallelism import parallel_batches, prefetched
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -160,14 +161,15 @@ class Split:
 
         rows = tf.data.Dataset.range(len(self)).batch(batch_size)
         if self.source.shape is not None:
-            images = rows.map(lambda k: preprocessing(self.fetch(k)["item"]), num_parallel_calls=tf.data.AUTOTUNE)
-            return images.prefetch(tf.data.AUTOTUNE)
+            return prefetched(
+                rows.map(lambda k: preprocessing(self.fetch(k)["item"]), num_parallel_calls=parallel_batches())
+            )
 
         def example(encoded: "tf.Tensor", element: "dict[str, tf.Tensor]", *where: Any) -> "tf.Tensor":
             return preprocessing(decode(encoded, preprocessing.channels, *where))
 
         fetched = rows.map(lambda k: (k, self.fetch(k)), num_parallel_calls=2)
-        return fetched.map(lambda k, elements: self.read(k, elements, example)).prefetch(tf.data.AUTOTUNE)
+        return prefetched(fetched.map(lambda k, elements: self.read(k, elements, example)))
 
     def fetch(self, rows: "tf.Tensor") -> "dict[str, tf.Tensor]":
         """A batch of rows as tensors: "item", and "box" where the images have boxes."""

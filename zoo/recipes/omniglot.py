@@ -3,7 +3,7 @@ without DAS.
 
 Command: python -m zoo.reproduce omniglot --data-dir PATH
 Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
-Takes:   about two minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose
+Takes:   about four minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose
          the epoch
 
 Nobody has published DAS on Omniglot. docs/das.md has what we measured with this recipe.
@@ -36,7 +36,7 @@ OMNIGLOT = Recipe(
     classes_per_batch=56,
     images_per_class=2,
     learning_rate=1e-3,
-    epochs=8,
-    milestones=(5, 7),
-    evaluate_every=2,
+    epochs=24,
+    milestones=(15, 21),
+    evaluate_every=3,
 )
