@@ -25,6 +25,7 @@ from zoo.tables import markdown
 if TYPE_CHECKING:
     import keras
 
+    from keras_dml.data import Benchmark, Split
     from keras_dml.evaluation import RetrievalResult
 
 TITLES = {
@@ -121,47 +122,42 @@ def load_encoder(path: pathlib.Path) -> "keras.Model":
 
 
 def embed(
-    encoder_path: pathlib.Path,
-    benchmark_name: str,
-    data_dir: pathlib.Path | None = None,
-    resize: int | None = None,
-    batch_size: int = 64,
-    subset: bool = False,
-    bad_images: str = "fail",
+    encoder_path: pathlib.Path, benchmark: "Benchmark", resize: int | None = None, batch_size: int = 64
 ) -> tuple[Embeddings, Embeddings | None]:
     """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder.
 
     Args:
         encoder_path: The encoder, as Keras saves it.
-        benchmark_name: A key of `keras_dml.data.BENCHMARKS`.
-        data_dir: Where the images are, for benchmarks that need it.
+        benchmark: Whose test images, and gallery, are embedded.
         resize: Short side before the centre crop, in pixels; the encoder's input size by default.
         batch_size: Images embedded at a time.
-        subset: Whether numbers of images and classes may differ from the published protocol's.
-        bad_images: "fail" or "skip"; see `keras_dml.data.load`.
     """
-    from keras_dml import data
+    from keras_dml.data import ImagePreprocessing
 
-    benchmark = data.load(benchmark_name, data_dir, subset, bad_images)
     encoder = load_encoder(encoder_path)
     _, height, width, channels = encoder.input_shape
     if height is None or height != width:
         raise ValueError(
             f"The encoder must take square images of a fixed size. Received: input shape {encoder.input_shape}"
         )
-    inputs = data.ImagePreprocessing(height, resize, channels)
+    inputs = ImagePreprocessing(height, resize, channels)
 
-    def side(split: "data.Split") -> Embeddings:
+    def side(split: "Split") -> Embeddings:
         vectors = encoder.predict(split.dataset(inputs, batch_size), verbose=0)
         return Embeddings(vectors, split.labels, split.ids, split.class_names)
 
     return side(benchmark.test), None if benchmark.gallery is None else side(benchmark.gallery)
 
 
-def _read(arguments: argparse.Namespace) -> tuple[Embeddings, Embeddings | None, tuple[int, ...], pathlib.Path]:
-    """Queries, gallery, ranks, and where the record goes."""
+def _read(
+    arguments: argparse.Namespace,
+) -> tuple[Embeddings, Embeddings | None, tuple[int, ...], pathlib.Path, dict[str, Any]]:
+    """Queries, gallery, ranks, where the record goes, and what it says was evaluated."""
+    from keras_dml import data
+
     target, gallery = arguments.target, None
     ks: tuple[int, ...] = (1, 2, 4, 8)
+    source: dict[str, Any] = {}
     if arguments.gallery is not None:
         gallery = read_embeddings(arguments.gallery)
     if target.suffix == ".npz":
@@ -169,22 +165,22 @@ def _read(arguments: argparse.Namespace) -> tuple[Embeddings, Embeddings | None,
     elif target.suffix == ".keras":
         if arguments.benchmark is None:
             raise ValueError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
-        queries, embedded = embed(
-            target,
-            arguments.benchmark,
-            arguments.data_dir,
-            arguments.resize,
-            arguments.batch_size,
-            arguments.subset,
-            arguments.bad_images,
-        )
+        benchmark = data.load(arguments.benchmark, arguments.data_dir, arguments.subset, arguments.bad_images)
+        queries, embedded = embed(target, benchmark, arguments.resize, arguments.batch_size)
+        source = {
+            "benchmark": arguments.benchmark,
+            "data": {"subset": benchmark.subset, "fingerprint": benchmark.fingerprint},
+        }
         gallery = gallery or embedded
         output = target.with_suffix(f".{arguments.benchmark}.evaluation.json")
     else:
         run = open_run(target)
         ks, output = run.ks, run.folder / "evaluation.json"
         queries, gallery = run.embeddings(), gallery or run.gallery()
-    return queries, gallery, arguments.ks or ks, arguments.output or output
+        source = {name: run.config.get(name) for name in ("name", "arm", "seed", "benchmark", "data")}
+    if arguments.gallery is not None:
+        source["gallery"] = arguments.gallery.name
+    return queries, gallery, arguments.ks or ks, arguments.output or output, {"file": target.name, **source}
 
 
 def _ranks(text: str) -> tuple[int, ...]:
@@ -218,9 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         with unreadable_images_named():
-            queries, gallery, ks, output = _read(arguments)
+            queries, gallery, ks, output, source = _read(arguments)
         result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
-        values = record(result, clustering=not arguments.no_clustering)
+        values = {"source": source, **record(result, clustering=not arguments.no_clustering)}
         write_json(output, values)
     except (ValueError, OSError, json.JSONDecodeError) as error:
         print(f"zoo.evaluate: {error}", file=sys.stderr)

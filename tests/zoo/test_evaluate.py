@@ -34,6 +34,7 @@ def test_embeddings_file(tmp_path, capsys):
     expected = evaluate_retrieval(vectors, labels, ks=(1, 3)).to_dict(clustering=True, geometry=True)
     assert written["metrics"] == pytest.approx(expected)
     assert written["queries"] == written["gallery"] == 40
+    assert written["source"] == {"file": "x.npz"}
     low, high = written["confidence_95"]["map@r"]
     assert low < expected["map@r"] < high
     assert f"| {expected['map@r']:.4f} |" in shown
@@ -53,6 +54,7 @@ def test_gallery_and_options(tmp_path, capsys):
     )
     assert written["metrics"]["map@r"] == pytest.approx(expected.map_at_r)
     assert "nmi" not in written["metrics"]
+    assert written["source"] == {"file": "q.npz", "gallery": "g.npz"}
     capsys.readouterr()
 
 
@@ -63,7 +65,8 @@ def test_run_and_experiment_folder(tmp_path, capsys):
     (tmp_path / "experiment.json").write_text(json.dumps(experiment))
     assert evaluate.main([str(tmp_path)]) == 0
     assert "Recall@5" in capsys.readouterr().out
-    assert (tmp_path / "das" / "seed-1" / "evaluation.json").exists()
+    source = json.loads((tmp_path / "das" / "seed-1" / "evaluation.json").read_text())["source"]
+    assert (source["name"], source["arm"], source["seed"]) == ("toy", "das", 1)
     assert not (tmp_path / "das" / "seed-0" / "evaluation.json").exists()
 
 
@@ -100,7 +103,11 @@ def test_encoder_on_data_that_are_not_the_protocols(tmp_path, capsys):
     assert evaluate.main(command) == 1
     assert "--subset (on the command line)" in capsys.readouterr().err
     assert evaluate.main([*command, "--subset"]) == 0
-    assert json.loads((tmp_path / "encoder.cub200.evaluation.json").read_text())["queries"] == 8
+    written = json.loads((tmp_path / "encoder.cub200.evaluation.json").read_text())
+    assert written["queries"] == 8
+    assert written["source"]["file"] == "encoder.keras"
+    assert written["source"]["benchmark"] == "cub200"
+    assert written["source"]["data"]["subset"] is True
 
 
 def test_encoder_on_images_that_cannot_be_read(tmp_path, capsys):
