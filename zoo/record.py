@@ -27,7 +27,9 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
     the DAS authors report and is optimistic, as the test classes choose it.
     """
     recipe = experiment.recipe
-    configs = [read_json(experiment.run_folder(*run) / "run.json") for run in experiment.runs]
+    selections = [experiment.selection_folder(arm) for arm in recipe.arms if experiment.selected_epoch(arm) is not None]
+    folders = [*(experiment.run_folder(*run) for run in experiment.runs), *selections]
+    configs = [read_json(folder / "run.json") for folder in folders]
     sessions = [session for config in configs for session in config["sessions"]]
     return as_json(
         {

@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 import sys
 
 import keras
@@ -94,6 +95,18 @@ def test_record_says_what_was_run_and_what_each_way_to_choose_the_epoch_gives(fi
     table = (finished / "table.md").read_text()
     assert "paper protocol" in table
     assert f"{100 * record['arms']['das']['selected']['recall@1'][0]:.2f}" in table
+
+
+def test_record_names_the_code_of_the_runs_that_chose_the_epoch_too(finished, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(finished, folder)
+    path = folder / "das" / "selection" / "run.json"
+    config = read(path)
+    config["sessions"][0]["code"]["commit"] = "another"
+    path.write_text(json.dumps(config))
+    before = read(folder / "record.json")["code"]
+    assert reproduce.main(["digits", "--output", str(folder), *SMALL]) == 0
+    assert read(folder / "record.json")["code"] == [*before, {**before[0], "commit": "another"}]
 
 
 def test_records_name_weights_by_content(tmp_path):
