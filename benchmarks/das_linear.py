@@ -147,6 +147,7 @@ def train(
     import tensorflow as tf
 
     from keras_dml import MetricLearner, layers, losses
+    from keras_dml.data.parallelism import prefetched
     from keras_dml.evaluation import evaluate_retrieval
 
     # Without this, a few hundred runs would keep the graphs of all of them.
@@ -178,7 +179,7 @@ def train(
 
     measure()
     model.fit(
-        tf.data.Dataset.from_tensor_slices(rows).map(gather).prefetch(8),
+        prefetched(tf.data.Dataset.from_tensor_slices(rows).map(gather)),
         steps_per_epoch=steps // PARTS,
         epochs=PARTS,
         verbose=0,

@@ -153,8 +153,6 @@ def _read(
     arguments: argparse.Namespace,
 ) -> tuple[Embeddings, Embeddings | None, tuple[int, ...], pathlib.Path, dict[str, Any]]:
     """Queries, gallery, ranks, where the record goes, and what it says was evaluated."""
-    from keras_dml import data
-
     target, gallery = arguments.target, None
     ks: tuple[int, ...] = (1, 2, 4, 8)
     source: dict[str, Any] = {}
@@ -165,6 +163,8 @@ def _read(
     elif target.suffix == ".keras":
         if arguments.benchmark is None:
             raise ValueError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
+        from keras_dml import data
+
         benchmark = data.load(arguments.benchmark, arguments.data_dir, arguments.subset, arguments.bad_images)
         queries, embedded = embed(target, benchmark, arguments.resize, arguments.batch_size)
         source = {

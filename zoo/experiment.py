@@ -82,7 +82,7 @@ class Experiment:
 
     def finished(self, benchmark: Benchmark) -> bool:
         """Whether every run has been trained to its end, those that choose an epoch included."""
-        return all(finished(folder) for *_, folder, _ in self._all_runs(benchmark))
+        return all(finished(folder) for *_, folder, _ in self.all_runs(benchmark))
 
     def start(self, benchmark: Benchmark, folds: int | None = None) -> None:
         """Claims the folder for this recipe and these data.
@@ -137,7 +137,7 @@ class Experiment:
 
     def train(self, benchmark: Benchmark, tensorboard: bool = False) -> None:
         """Trains every run that is not finished, with progress on the terminal."""
-        runs = self._all_runs(benchmark)
+        runs = self.all_runs(benchmark)
         missing = [run for run in runs if not finished(run[2])]
         for run in runs:
             if run not in missing:
@@ -149,7 +149,7 @@ class Experiment:
             report, on_step = partial(progress.update, name, epochs), partial(progress.step, name, epochs)
             train(self.recipe, arm, seed, benchmark, folder, report, held_out, tensorboard, on_step)
 
-    def _all_runs(self, benchmark: Benchmark) -> "list[tuple[str, int, pathlib.Path, ClassFold | None]]":
+    def all_runs(self, benchmark: Benchmark) -> "list[tuple[str, int, pathlib.Path, ClassFold | None]]":
         """Arm, seed, folder and held-out classes of every run in the order they are trained."""
         runs: list[tuple[str, int, pathlib.Path, ClassFold | None]] = [
             (arm, seed, self.run_folder(arm, seed), None) for arm, seed in self.runs

@@ -27,9 +27,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
     the DAS authors report and is optimistic, as the test classes choose it.
     """
     recipe = experiment.recipe
-    selections = [experiment.selection_folder(arm) for arm in recipe.arms if experiment.selected_epoch(arm) is not None]
-    folders = [*(experiment.run_folder(*run) for run in experiment.runs), *selections]
-    configs = [read_json(folder / "run.json") for folder in folders]
+    configs = [read_json(folder / "run.json") for *_, folder, _ in experiment.all_runs(benchmark)]
     sessions = [session for config in configs for session in config["sessions"]]
     return as_json(
         {

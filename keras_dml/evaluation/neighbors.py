@@ -2,11 +2,12 @@
 
 import concurrent.futures
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
+from keras_dml.utils.cores import available_cores
 
 METRICS = ("cosine", "euclidean")
 UNIT_ROUNDOFF = 2.0**-24
@@ -121,7 +122,7 @@ class NeighborSearch:
         # A score, and per neighbour: value, column and distance, each with room to sort in.
         rows = int(self.memory // (4 * columns + 96 * k))
         rows = max(1, min(rows, 1024, self.num_queries))
-        threads = _threads()
+        threads = available_cores()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for start in range(0, self.num_queries, rows):
                 stop = min(start + rows, self.num_queries)
@@ -428,7 +429,3 @@ def _first_equal_row(vectors: np.ndarray) -> np.ndarray:
     keys = np.ascontiguousarray(vectors + np.float32(0.0)).view(np.dtype((np.void, vectors.shape[1] * 4))).ravel()
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return first[inverse]
-
-
-def _threads() -> int:
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

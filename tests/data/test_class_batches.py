@@ -161,8 +161,8 @@ def test_wrong_arguments():
         ClassBatches(arrays(), preprocessing, 5, 2, replacement=False)
 
 
-def test_no_dataset_of_batches_waits_for_the_autotuner():
-    split = Split(np.zeros((8, 4, 4, 1), np.uint8), [0, 0, 0, 0, 1, 1, 1, 1], ["a", "b"])
-    inputs = ImagePreprocessing(4, 4, 1)
-    for dataset in (ClassBatches(split, inputs, 2, 2).dataset(), split.dataset(inputs)):
-        assert dataset.options().autotune.enabled is False
+def test_no_dataset_of_batches_waits_for_the_autotuner(files):
+    inputs = ImagePreprocessing(8)
+    for split in (arrays(), files):
+        for dataset in (ClassBatches(split, inputs, 2, 2).dataset(), split.dataset(inputs)):
+            assert dataset.options().autotune.enabled is False

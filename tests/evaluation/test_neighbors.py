@@ -90,7 +90,7 @@ def test_result_does_not_depend_on_blocks_threads_or_library(monkeypatch, column
     monkeypatch.setattr(neighbors, "BLOCK_COLUMNS", columns)
     monkeypatch.setattr(neighbors, "SMALL", small)
     for threads in (1, 3):
-        monkeypatch.setattr(neighbors, "_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(neighbors, "available_cores", lambda threads=threads: threads)
         found, _ = nearest_neighbors(vectors, k=11, metric="euclidean", memory=memory)
         np.testing.assert_array_equal(found, expected)
 
@@ -180,7 +180,7 @@ def test_memory_is_bounded(monkeypatch):
     # All in NumPy, whose memory can be traced. The whole matrix of scores would be 576 MB.
     monkeypatch.setattr(neighbors, "SMALL", 2**60)
     # Every thread sorts in room of its own.
-    monkeypatch.setattr(neighbors, "_threads", lambda: 2)
+    monkeypatch.setattr(neighbors, "available_cores", lambda: 2)
     vectors = np.random.default_rng(9).standard_normal((12000, 16)).astype(np.float32)
     search = NeighborSearch(vectors, memory=16 * 2**20)
     tracemalloc.start()

@@ -3,7 +3,7 @@ without DAS.
 
 Command: python -m zoo.reproduce omniglot --data-dir PATH
 Needs:   Omniglot, see docs/data.md; downloaded without --data-dir
-Takes:   about four minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose
+Takes:   about five minutes on one CPU core for each of 24 runs: six arms with three seeds, and one run each to choose
          the epoch
 
 Nobody has published DAS on Omniglot. docs/das.md has what we measured with this recipe.
@@ -35,7 +35,7 @@ OMNIGLOT = Recipe(
     # The paper's batches.
     classes_per_batch=56,
     images_per_class=2,
-    # Every arm has the best of 3e-4, 1e-3, 3e-3, 1e-2 and 3e-2 on held-out training classes (docs/das.md).
+    # Every arm has its best rate on held-out training classes, out of four or five (docs/das.md).
     learning_rate=3e-3,
     epochs=24,
     milestones=(15, 21),
