@@ -1,0 +1,10 @@
+"""Names for what Keras leaves untyped."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any
+"""A tensor of the active backend, a `keras.Variable`, a symbolic `keras.KerasTensor`, or what converts to one."""
+
+Shape: TypeAlias = Sequence[int | None]
+"""A shape; None stands for a size that is not known yet."""
