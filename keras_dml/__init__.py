@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_dml import backbones, callbacks, data, evaluation, layers, losses, mining, models
+    from keras_dml.image_encoder import ImageEncoder
     from keras_dml.models.metric_learner import MetricLearner
 
 __version__ = "0.1.0"
 __all__ = [
+    "ImageEncoder",
     "MetricLearner",
     "backbones",
     "callbacks",
@@ -24,10 +26,12 @@ __all__ = [
     "models",
 ]
 
+_CLASSES = {"ImageEncoder": "keras_dml.image_encoder", "MetricLearner": "keras_dml.models.metric_learner"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "MetricLearner":
-        return importlib.import_module("keras_dml.models.metric_learner").MetricLearner
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
     if name in __all__:
         return importlib.import_module(f"keras_dml.{name}")
     raise AttributeError(f"module 'keras_dml' has no attribute {name!r}; it has: {', '.join(__all__)}")

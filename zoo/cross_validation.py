@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_dml.data import Benchmark
 from keras_dml.evaluation import class_folds, evaluate_folds
+from keras_dml.utils.files import read_json, write_json
 from zoo.experiment import Experiment
-from zoo.files import read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe
 from zoo.tables import metrics_table

@@ -17,14 +17,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.utils.command import run, unreadable_images_named
-from zoo.files import write_json
+from keras_dml.data.data_error import unreadable_images_named
+from keras_dml.utils.command import run
+from keras_dml.utils.files import write_json
+from keras_dml.utils.progress import SILENT, Progress
 from zoo.saved_run import Embeddings, open_run, read_embeddings
 from zoo.tables import markdown
 
 if TYPE_CHECKING:
-    import keras
-
     from keras_dml.data import Benchmark, Split
     from keras_dml.evaluation import RetrievalResult
 
@@ -112,17 +112,12 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join([markdown(rows), "", *notes])
 
 
-def load_encoder(path: pathlib.Path) -> "keras.Model":
-    """A saved encoder, without its training configuration."""
-    import keras
-
-    from keras_dml import backbones, layers  # noqa: F401  registers the layers of saved encoders
-
-    return keras.models.load_model(path, compile=False)
-
-
 def embed(
-    encoder_path: pathlib.Path, benchmark: "Benchmark", resize: int | None = None, batch_size: int = 64
+    encoder_path: pathlib.Path,
+    benchmark: "Benchmark",
+    resize: int | None = None,
+    batch_size: int = 64,
+    progress: Progress = SILENT,
 ) -> tuple[Embeddings, Embeddings | None]:
     """Test embeddings, and gallery embeddings where the benchmark has a gallery, of a saved encoder.
 
@@ -131,20 +126,21 @@ def embed(
         benchmark: Whose test images, and gallery, are embedded.
         resize: Short side before the centre crop, in pixels; the encoder's input size by default.
         batch_size: Images embedded at a time.
+        progress: Is told how many images are done.
     """
     from keras_dml.data import ImagePreprocessing
+    from keras_dml.image_encoder import ImageEncoder, load_keras_model
 
-    encoder = load_encoder(encoder_path)
-    _, height, width, channels = encoder.input_shape
+    model = load_keras_model(encoder_path)
+    _, height, width, channels = model.input_shape
     if height is None or height != width:
         raise ValueError(
-            f"The encoder must take square images of a fixed size. Received: input shape {encoder.input_shape}"
+            f"The encoder must take square images of a fixed size. Received: input shape {model.input_shape}"
         )
-    inputs = ImagePreprocessing(height, resize, channels)
+    encoder = ImageEncoder(model, ImagePreprocessing(height, resize, channels))
 
     def side(split: "Split") -> Embeddings:
-        vectors = encoder.predict(split.dataset(inputs, batch_size), verbose=0)
-        return Embeddings(vectors, split.labels, split.ids, split.class_names)
+        return Embeddings(encoder.embed(split, batch_size, progress), split.labels, split.ids, split.class_names)
 
     return side(benchmark.test), None if benchmark.gallery is None else side(benchmark.gallery)
 

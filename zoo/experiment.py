@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_dml.data import Benchmark
+from keras_dml.utils.files import as_json, read_json, write_json
 from zoo import figures
-from zoo.files import as_json, read_json, write_json
 from zoo.progress import Progress
 from zoo.recipe import Recipe, settings_as_saved
 from zoo.record import make_record, protocol_table

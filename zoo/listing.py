@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_dml.utils.files import read_json
 from zoo import recipes
-from zoo.files import read_json
 from zoo.recipe import Recipe
 from zoo.record import RECORD_FORMAT, changed_settings_of_record
 from zoo.tables import mean_and_spread, title

@@ -5,89 +5,44 @@ Only weights trained from scratch ship. Those that began as someone else's (Imag
 
 import argparse
 import dataclasses
-import hashlib
 import os
 import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from keras_dml.data import ImagePreprocessing
+from keras_dml.image_encoder import ImageEncoder, load_keras_model
 from keras_dml.utils.command import run
+from keras_dml.utils.files import read_json, sha256, write_json
 from keras_dml.utils.suggestions import unknown_name
-from zoo.evaluate import load_encoder
-from zoo.files import read_json, write_json
 from zoo.saved_run import open_run
 
 if TYPE_CHECKING:
     import keras
-
-    from keras_dml.data import ImagePreprocessing
 
 WEIGHTS = pathlib.Path(__file__).parent / "weights"
 """The encoders, and index.json that describes them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pretrained:
-    """A trained encoder with what belongs to it.
+class Pretrained(ImageEncoder):
+    """An `ImageEncoder` that ships with the package.
 
     Args:
         name: What `zoo.load` calls it.
-        encoder: Model from `(n, size, size, channels)` float32 images in [0, 255] to `(n, d)` embeddings.
-        preprocessing: From an image of any size to an encoder input.
-        config: run.json of the training: recipe, arm, seed, data, code and package versions.
         metrics: What the encoder reached on the test classes of its benchmark, by metric.
     """
 
-    name: str
-    encoder: "keras.Model"
-    preprocessing: "ImagePreprocessing"
-    config: dict[str, Any]
-    metrics: dict[str, float]
+    name: str = ""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-    def embed(self, images: np.ndarray | Sequence[str | pathlib.Path], batch_size: int = 256) -> np.ndarray:
-        """Embeds images of any size.
-
-        Args:
-            images: `(n, height, width, 1 or 3)` uint8, or paths of image files.
-            batch_size: Images per forward pass.
-
-        Returns:
-            `(n, d)` float32.
-
-        Raises:
-            DataError: A file is no image, or missing; the text names it.
-            ValueError: The array has another shape or type.
-        """
-        import tensorflow as tf
-
-        from keras_dml.data import DataError, Split
-
-        if isinstance(images, str | bytes | pathlib.Path):
-            raise ValueError(f"`images` must be an array or a sequence of paths. Received one {type(images).__name__}")
-        ids = None
-        if not isinstance(images, np.ndarray):
-            kinds = {type(image).__name__ for image in images if not isinstance(image, str | pathlib.Path)}
-            if kinds:
-                raise ValueError(
-                    f"A sequence of `images` must hold paths (images of one size can be one array). Received: {kinds}"
-                )
-            # The same file may be given twice, and ids may not.
-            ids = [f"{row}: {path}" for row, path in enumerate(images)]
-        split = Split(images, np.zeros(len(images), np.int32), ("",), ids)
-        pieces = [np.zeros((0, self.encoder.output_shape[-1]), np.float32)]
-        try:
-            pieces += [self.encoder.predict_on_batch(batch) for batch in split.dataset(self.preprocessing, batch_size)]
-        except tf.errors.OpError as error:
-            unreadable = split.verify()
-            if not unreadable:
-                raise
-            raise DataError(f"The image {unreadable[0].id} cannot be read: {unreadable[0].reason}") from error
-        return np.concatenate(pieces)
+    @property
+    def config(self) -> dict[str, Any]:
+        """run.json of the training: recipe, arm, seed, data, code and package versions."""
+        return dict(self.trained_on)
 
 
 def names() -> list[str]:
@@ -104,14 +59,12 @@ def load(name: str) -> Pretrained:
     Raises:
         ValueError: There is no such encoder (the text names the nearest), or its file is not the one that was shipped.
     """
-    from keras_dml.data import ImagePreprocessing
-
     index = _index()
     if name not in index:
         raise ValueError(unknown_name("shipped encoder", name, index))
     shipped = index[name]
     path = WEIGHTS / shipped["file"]
-    found = _sha256(path) if path.is_file() else "no such file"
+    found = sha256(path) if path.is_file() else "no such file"
     if found != shipped["sha256"]:
         raise ValueError(
             f"{path} is not the file that was shipped. Expected: sha256 {shipped['sha256']}. Found: {found}. "
@@ -119,7 +72,8 @@ def load(name: str) -> Pretrained:
         )
     config = shipped["config"]
     preprocessing = ImagePreprocessing.from_config(config["preprocessing"])
-    return Pretrained(name, load_encoder(path), preprocessing, config, shipped["metrics"])
+    encoder = load_keras_model(path)
+    return Pretrained(encoder, preprocessing, trained_on=config, name=name, metrics=shipped["metrics"])
 
 
 def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
@@ -146,7 +100,7 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
         )
     _check_committed(saved.config, saved.folder / "run.json")
     _check_from_scratch(saved.config, saved.folder)
-    _check_shapes(load_encoder(encoder_file), saved.config, encoder_file)
+    _check_shapes(load_keras_model(encoder_file), saved.config, encoder_file)
     # A run with held-out classes keeps the encoder of the epoch that they selected, any other that of the last epoch.
     epoch = "last" if "last" in saved.metrics else "selected"
     target = WEIGHTS / f"{name}.keras"
@@ -156,7 +110,7 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
     os.replace(aside, target)
     entry = {
         "file": target.name,
-        "sha256": _sha256(target),
+        "sha256": sha256(target),
         "bytes": target.stat().st_size,
         "epoch": epoch,
         "metrics": saved.metrics[epoch],
@@ -169,11 +123,6 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
 def _index() -> dict[str, dict[str, Any]]:
     path = WEIGHTS / "index.json"
     return read_json(path) if path.is_file() else {}
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_committed(config: dict[str, Any], file: pathlib.Path) -> None:
@@ -202,8 +151,6 @@ def _check_from_scratch(config: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def _check_shapes(encoder: "keras.Model", config: dict[str, Any], file: pathlib.Path) -> None:
-    from keras_dml.data import ImagePreprocessing
-
     expected = ImagePreprocessing.from_config(config["preprocessing"]).input_shape, config["embedding_dim"]
     found = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
     if found != expected:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_dml.utils.files import as_json, read_json
 from zoo import recipes
-from zoo.files import as_json, read_json
 from zoo.recipe import Recipe, settings_as_saved
 from zoo.tables import markdown, mean_and_spread, title
 

@@ -7,7 +7,8 @@ import os
 import pathlib
 import sys
 
-from keras_dml.utils.command import run, unreadable_images_named
+from keras_dml.data.data_error import unreadable_images_named
+from keras_dml.utils.command import run
 from zoo import recipes
 from zoo.files import RECORDS
 from zoo.listing import listing

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.files import read_json
+from keras_dml.utils.files import read_json
 
 RUN_FORMAT = 1
 SELECTION_RUN = "selection"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
+from keras_dml.utils.files import as_json, read_json, sha256, write_json
 from keras_dml.utils.suggestions import unknown_name
-from zoo.files import as_json, read_json, sha256, write_json
 from zoo.recipe import Options, Recipe, settings_as_saved
 
 if TYPE_CHECKING:

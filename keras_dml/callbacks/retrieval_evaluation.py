@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dml.data import ImagePreprocessing, Split
+from keras_dml.image_encoder import ImageEncoder
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -42,8 +43,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.every = every
         self.prefix = prefix
         self.batch_size = batch_size
-        self._query = _batches(query, preprocessing, batch_size)
-        self._gallery = None if gallery is None else _batches(gallery, preprocessing, batch_size)
+        self.preprocessing = preprocessing
+        self._query = self._checked(query)
+        self._gallery = None if gallery is None else self._checked(gallery)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")
@@ -64,31 +66,34 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         values[f"{self.prefix}map@r"] = float(result.map_at_r)
         return values
 
-    def _embed(self, batches: tuple[Any, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = batches
-        if labels is not None:
+    def _embed(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings `(n, d)` and labels `(n,)` of what `_checked` let pass."""
+        if isinstance(data, Split):
+            assert self.preprocessing is not None
+            return ImageEncoder(self.model, self.preprocessing).embed(data, self.batch_size), data.labels
+        if isinstance(data, tuple):
+            images, labels = data
             return self.model.predict(images, batch_size=self.batch_size, verbose=0), labels
         parts, part_labels = [], []
-        for batch, batch_labels in images:
+        for batch, batch_labels in data:
             parts.append(self.model.predict_on_batch(batch))
             part_labels.append(np.asarray(batch_labels).reshape(-1))
         return np.concatenate(parts), np.concatenate(part_labels)
 
+    def _checked(self, data: Any) -> Any:
+        """A `Split`, a data set of batches, or a pair of arrays."""
+        import tensorflow as tf
 
-def _batches(data: Any, preprocessing: ImagePreprocessing | None, batch_size: int) -> tuple[Any, np.ndarray | None]:
-    """What `predict` takes, and the labels where they are known before."""
-    import tensorflow as tf
-
-    if isinstance(data, Split):
-        if preprocessing is None:
-            raise ValueError("A `Split` needs `preprocessing`, an ImagePreprocessing of the encoder's input size.")
-        return data.dataset(preprocessing, batch_size), data.labels
-    if isinstance(data, tf.data.Dataset):
-        return data, None
-    if isinstance(data, tuple) and len(data) == 2:
-        images, labels = data
-        return np.asarray(images), np.asarray(labels).reshape(-1)
-    raise ValueError(
-        "Held-out data must be a tuple (images, labels), a tf.data.Dataset of such batches, or a Split. "
-        f"Received: {type(data).__name__}"
-    )
+        if isinstance(data, Split):
+            if self.preprocessing is None:
+                raise ValueError("A `Split` needs `preprocessing`, an ImagePreprocessing of the encoder's input size.")
+            return data
+        if isinstance(data, tf.data.Dataset):
+            return data
+        if isinstance(data, tuple) and len(data) == 2:
+            images, labels = data
+            return np.asarray(images), np.asarray(labels).reshape(-1)
+        raise ValueError(
+            "Held-out data must be a tuple (images, labels), a tf.data.Dataset of such batches, or a Split. "
+            f"Received: {type(data).__name__}"
+        )

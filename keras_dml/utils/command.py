@@ -1,29 +1,10 @@
 """How commands end."""
 
-import contextlib
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NoReturn
-
-
-@contextlib.contextmanager
-def unreadable_images_named() -> Iterator[None]:
-    """A context in which an image that cannot be read is a ValueError that says which, and why.
-
-    Such an image is met inside TensorFlow's graph, which buries the message in a trace of its own.
-    """
-    try:
-        yield
-    except (ValueError, OSError):
-        raise
-    except Exception as error:
-        found = re.search("DataError: (.*)", str(error))
-        if found is None:
-            raise
-        raise ValueError(found[1]) from error
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -11,8 +11,9 @@ import pytest
 from keras_dml import layers, losses
 from keras_dml.backbones import BACKBONES, POOLINGS
 from keras_dml.data import BENCHMARKS
+from keras_dml.utils.files import as_json
 from zoo import recipes, training
-from zoo.files import RECORDS, as_json
+from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.tables import title
 

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from keras_dml.utils.files import as_json, read_json
 from zoo import recipes
-from zoo.files import RECORDS, as_json, read_json
+from zoo.files import RECORDS
 from zoo.recipe import settings_as_saved
 from zoo.record import RECORD_FORMAT, changed_settings
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from keras_dml import data
+from keras_dml.utils.files import as_json
 from zoo import recipes
-from zoo.files import as_json
 from zoo.record import changed_settings_of_run
 from zoo.report import write_report
 from zoo.report.__main__ import main

@@ -405,18 +405,13 @@ class _Page:
         if self.benchmark is None or not encoder_path.is_file() or self.benchmark.train.num_classes != len(counts):
             return None
         from keras_dml.data import ImagePreprocessing
-        from zoo.evaluate import load_encoder
+        from keras_dml.image_encoder import ImageEncoder, load_keras_model
 
         train = self.benchmark.train
         rows = np.sort(self.random.permutation(len(train))[:SAMPLE])
-        encoder = load_encoder(encoder_path)
         inputs = ImagePreprocessing.from_config(self.run.config["preprocessing"])
-        vectors = np.concatenate(
-            [
-                np.asarray(encoder(np.stack([inputs(train.image(int(row))).numpy() for row in part]), training=False))
-                for part in np.array_split(rows, -(-len(rows) // 64))
-            ]
-        ).astype(np.float64)
+        encoder = ImageEncoder(load_keras_model(encoder_path), inputs)
+        vectors = encoder.embed(train.subset(rows, renumber=False)).astype(np.float64)
         labels = train.labels[rows]
         low, high = settings.get("scale_range", (0.99, 1.01))
         order = np.argsort(-counts[labels], axis=1, kind="stable")[:, : int(settings.get("top_k", 4))]

@@ -1,0 +1,276 @@
+"""A trained encoder with the preprocessing that belongs to it: from images of any kind to embeddings."""
+
+import dataclasses
+import pathlib
+import types
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_dml.data import ImagePreprocessing, Split
+from keras_dml.data.data_error import unreadable_images_named
+from keras_dml.data.encoded_images import EncodedImages
+from keras_dml.utils.files import read_json, sha256, write_json, written_aside
+from keras_dml.utils.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1
+ENCODER_FILE = "encoder.keras"
+PAIR_SCORER_FILE = "pair_scorer.keras"
+CONTENT_FILE = "image_encoder.json"
+
+Images = np.ndarray | Sequence[np.ndarray | bytes | str | pathlib.Path] | Split
+"""What can be embedded; see `ImageEncoder.embed`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageEncoder:
+    """An encoder, how an image becomes its input, and where both come from.
+
+    Args:
+        encoder: Model from `(n, size, size, channels)` float32 images in [0, 255] to `(n, d)` embeddings.
+        preprocessing: From an image of any size to an encoder input.
+        pair_scorer: A learned similarity of pairs trained with the encoder (`keras_dml.layers.PDDMUnit`), or None.
+        trained_on: What is known of the training, JSON-able: name, recipe, data, code, versions. Free of form.
+
+    Raises:
+        ValueError: Encoder and preprocessing do not fit each other.
+
+    Example:
+
+        >>> encoder = dml.ImageEncoder(model.encoder, dml.data.ImagePreprocessing(224))
+        >>> embeddings = encoder.embed(["shoe.jpg", "boot.png"])
+        >>> encoder.save("encoders/shoes")
+        >>> encoder = dml.ImageEncoder.load("encoders/shoes")
+    """
+
+    encoder: "keras.Model"
+    preprocessing: ImagePreprocessing
+    pair_scorer: "keras.layers.Layer | None" = None
+    trained_on: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A subclassed model has no input shape before its first call; what does not fit then fails there.
+        expected = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
+        if isinstance(expected, tuple) and len(expected) == 4:
+            given = self.preprocessing.input_shape
+            if any(side is not None and side != other for side, other in zip(expected[1:], given, strict=True)):
+                raise ValueError(
+                    f"The preprocessing makes images of shape {given}, the encoder takes {tuple(expected[1:])}"
+                )
+        object.__setattr__(self, "trained_on", types.MappingProxyType(dict(self.trained_on)))
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width d of the embeddings."""
+        return int(self.encoder.output_shape[-1])
+
+    def embed(self, images: Images, batch_size: int = 64, progress: Progress = SILENT) -> np.ndarray:
+        """Embeds images of any size, in order; of the images, a few batches are in memory at a time.
+
+        Args:
+            images: `(n, height, width, 1 or 3)` or `(height, width, 1 or 3)` uint8; or a sequence of such single
+                images, of paths and of encoded images (`bytes`), in any mixture; or a `Split`.
+            batch_size: Images per forward pass.
+            progress: Is told how many images are done, as the stage "embedding".
+
+        Returns:
+            `(n, d)` float32.
+
+        Raises:
+            DataError: A file is no image, or missing; the text names it.
+            ValueError: An image is of another shape or type, or its embedding is not finite.
+        """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
+        splits = [images] if isinstance(images, Split) else _splits(images)
+        total = sum(map(len, splits))
+        embeddings: np.ndarray = np.zeros((total, self.embedding_dim), np.float32)
+        done = 0
+        progress.advance("embedding", done, total)
+        for split in splits:
+            for block in self.embed_batches(split, batch_size):
+                embeddings[done : done + len(block)] = block
+                done += len(block)
+                progress.advance("embedding", done, total)
+        return embeddings
+
+    def embed_batches(self, split: Split, batch_size: int = 64, first: int = 0) -> Iterator[np.ndarray]:
+        """Embeds the images of a split block by block.
+
+        Args:
+            split: The images.
+            batch_size: Images of a block; the last may have fewer.
+            first: Row to begin with, for work that goes on where it stopped.
+
+        Yields:
+            `(k, d)` float32, rows in order.
+
+        Raises:
+            DataError: As `embed`.
+            ValueError: As `embed`.
+        """
+        rest = split.subset(np.arange(first, len(split)), renumber=False) if first else split
+        done = 0
+        with unreadable_images_named():
+            for images in rest.dataset(self.preprocessing, batch_size):
+                block = np.asarray(self.encoder.predict_on_batch(images), np.float32)
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    row = done + int(np.flatnonzero(~finite)[0])
+                    raise ValueError(
+                        f"The encoder's embedding of image {rest.ids[row]!r} is not finite. Its weights are not "
+                        "finite, or overflow on this image"
+                    )
+                done += len(block)
+                yield block
+
+    def save(self, folder: str | pathlib.Path) -> pathlib.Path:
+        """Writes `encoder.keras`, `pair_scorer.keras` where there is one, and `image_encoder.json` into `folder`.
+
+        Each file is there whole or not at all, and the last, which holds the checksums of the others, comes last.
+        Other files in the folder stay.
+
+        Returns:
+            `folder`.
+        """
+        folder = pathlib.Path(folder)
+        models = {ENCODER_FILE: self.encoder}
+        if self.pair_scorer is not None:
+            models[PAIR_SCORER_FILE] = pair_scorer_model(self.pair_scorer, self.embedding_dim)
+        for name, model in models.items():
+            with written_aside(folder / name) as aside:
+                model.save(aside)
+        content = {
+            "format": FORMAT,
+            "preprocessing": self.preprocessing.to_config(),
+            "embedding_dim": self.embedding_dim,
+            "trained_on": dict(self.trained_on),
+            "files": {name: {"sha256": sha256(folder / name)} for name in models},
+        }
+        write_json(folder / CONTENT_FILE, content)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> "ImageEncoder":
+        """Reads what `save` wrote. No code of the files is executed.
+
+        Raises:
+            FileNotFoundError: `folder` holds no image encoder.
+            ValueError: A file is damaged, of another format, or not the one that was saved; the text names it.
+        """
+        folder = pathlib.Path(folder)
+        path = folder / CONTENT_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {CONTENT_FILE}. Expected: a folder that ImageEncoder.save wrote, a finished run of "
+                "zoo.reproduce, or a version of an exported model"
+            )
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"{path} has another format. Expected: format {FORMAT}. Found: {found!r}")
+        for name, entry in content["files"].items():
+            file = folder / name
+            found = sha256(file) if file.is_file() else "no such file"
+            if found != entry["sha256"]:
+                raise ValueError(
+                    f"{file} is not the file that was saved. Expected: sha256 {entry['sha256']}. Found: {found}. "
+                    "Copy the folder again, or save the encoder anew"
+                )
+        scorer = folder / PAIR_SCORER_FILE
+        return cls(
+            load_keras_model(folder / ENCODER_FILE),
+            ImagePreprocessing.from_config(content["preprocessing"]),
+            load_pair_scorer(scorer) if PAIR_SCORER_FILE in content["files"] else None,
+            content["trained_on"],
+        )
+
+
+def load_keras_model(path: pathlib.Path) -> "keras.Model":
+    """A model saved as .keras with the layers of keras_dml known, without its training configuration.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or needs code that is not registered with Keras; the text names it.
+    """
+    import keras
+
+    from keras_dml import layers  # noqa: F401  registers what saved encoders are made of
+
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no model that Keras saved as .keras, or not whole")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} cannot be loaded as a Keras model: {text}") from error
+
+
+def pair_scorer_model(pair_scorer: "keras.layers.Layer", dim: int) -> "keras.Model":
+    """A pair scorer as a model of two inputs `(n, dim)`, the form in which it is saved."""
+    import keras
+
+    first, second = keras.Input((dim,)), keras.Input((dim,))
+    return keras.Model([first, second], pair_scorer([first, second]))
+
+
+def load_pair_scorer(path: pathlib.Path) -> "keras.layers.Layer":
+    """A pair scorer, saved as a layer or as a model of two inputs around it.
+
+    Raises:
+        ValueError: The file holds none.
+    """
+    loaded = load_keras_model(path)
+    for layer in [loaded, *getattr(loaded, "layers", [])]:
+        if hasattr(layer, "rerank"):
+            return layer
+    raise ValueError(f"{path} holds no pair scorer. Expected: a PDDMUnit. Found: {type(loaded).__name__}")
+
+
+def _splits(images: Any) -> list[Split]:
+    """Images of any kind as splits: what is of one kind and shape and follows each other, together."""
+    if isinstance(images, str | bytes | pathlib.Path):
+        raise ValueError(f"`images` must be an array or a sequence of images. Received one {type(images).__name__}")
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OSU":
+        return [_unlabeled(images[None] if images.ndim == 3 else images)]
+    kinds = {type(image).__name__ for image in images if not isinstance(image, np.ndarray | bytes | str | pathlib.Path)}
+    if kinds:
+        raise ValueError(
+            "A sequence of `images` must hold uint8 arrays (height, width, 1 or 3), paths or encoded bytes. "
+            f"Received: {kinds}"
+        )
+    splits: list[Split] = []
+    start = 0
+    for row in range(1, len(images) + 1):
+        if row == len(images) or _kind(images[row]) != _kind(images[start]):
+            splits.append(_unlabeled(images[start:row], start))
+            start = row
+    return splits
+
+
+def _kind(image: Any) -> Any:
+    if isinstance(image, np.ndarray):
+        return image.shape, image.dtype
+    return bytes if isinstance(image, bytes) else str
+
+
+def _unlabeled(images: Any, start: int = 0) -> Split:
+    """A split of images of one kind; `start` is the place of the first among all that are embedded."""
+    ids = None
+    if not isinstance(images, np.ndarray):
+        if isinstance(images[0], np.ndarray):
+            images = np.stack(images)
+        elif isinstance(images[0], bytes):
+            ids = [f"{start + row}: {len(item)} bytes" for row, item in enumerate(images)]
+            images = EncodedImages(images)
+        else:
+            # The same file may be given twice, and ids may not.
+            ids = [f"{start + row}: {path}" for row, path in enumerate(images)]
+    return Split(images, np.zeros(len(images), np.int32), ("",), ids)
