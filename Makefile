@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -
 
 .PHONY: reproduce test check install clean
 reproduce: install
-	$(BIN)/python -m zoo.reproduce digits
+	$(BIN)/keras-dml reproduce digits
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -41,8 +41,8 @@ def test_every_command_has_help_under_its_name(name, capsys):
 def test_wrong_calls(capsys):
     assert cli.main([]) == 2
     assert "commands:" in capsys.readouterr().err
-    assert cli.main(["reproduce"]) == 2
-    assert capsys.readouterr().err.startswith("error: Unknown command 'reproduce'. Did you mean 'reproduce'?")
+    assert cli.main(["reproduse"]) == 2
+    assert capsys.readouterr().err.startswith("error: Unknown command 'reproduse'. Did you mean 'reproduce'?")
     assert cli.main(["--help"]) == 0
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].count(".") == 2
