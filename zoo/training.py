@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
+from keras_dml.data import Benchmark, ImagePreprocessing, PKBatches, RandomAffine, RandomResizedCrop
 from keras_dml.utils.suggestions import unknown_name
 from zoo.files import as_json, read_json, sha256, write_json
 from zoo.recipe import Options, Recipe, settings_as_saved
@@ -100,7 +100,7 @@ def _validate_arm(arm: Recipe) -> None:
     loss = build_loss(arm.loss, arm.loss_args, num_classes=2)
     if arm.pddm is not None:
         layers.PDDMUnit(**dataclasses.asdict(arm.pddm))
-    elif loss.needs_similarity:
+    elif loss.needs_pair_scorer:
         raise ValueError(
             f"the loss {arm.loss!r} scores pairs with a learned similarity, and there is none: pddm=None. "
             "Add --set pddm.units=None for one with the default settings"
@@ -263,7 +263,7 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     model = MetricLearner(
         encoder,
         augmentation=augmentation,
-        similarity=similarity,
+        pair_scorer=similarity,
         l2_decay=recipe.l2_decay,
         clip_norm=recipe.clip_norm,
         frozen_batch_norm=recipe.frozen_batch_norm,
@@ -368,7 +368,7 @@ def train(
     training, checked, checked_gallery = benchmark.train, benchmark.test, benchmark.gallery
     if fold is not None:
         training, checked, checked_gallery = training.subset(fold.train), training.subset(fold.validation), None
-    batches = ClassBatches(
+    batches = PKBatches(
         training,
         inputs,
         settings.classes_per_batch,
@@ -464,10 +464,10 @@ def _save_result(
     """Writes what later steps read: encoder, learned similarity, state of DAS, embeddings of the test images."""
     encoder = model.encoder
     encoder.save(folder / "encoder.keras")
-    if model.similarity is not None:
+    if model.pair_scorer is not None:
         from export.reranking import save_similarity
 
-        save_similarity(model.similarity, encoder.output_shape[-1], folder / "similarity.keras")
+        save_similarity(model.pair_scorer, encoder.output_shape[-1], folder / "similarity.keras")
     if model.augmentation is not None:
         np.savez(
             folder / "das_state.npz",

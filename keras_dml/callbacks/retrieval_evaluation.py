@@ -46,7 +46,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self._gallery = None if gallery is None else _batches(gallery, preprocessing, batch_size)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        last = epoch + 1 == self.params.get("epochs")
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
         if epoch % self.every and not last:
             return
         values = self.evaluate()

@@ -14,7 +14,7 @@ from keras_dml import losses, mining
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class FirstLastSampler(mining.Sampler):
+class FirstLastMiner(mining.Miner):
     """Draws the first positive and the last negative, so that a reference knows the triplets."""
 
     def sample(self, distances, positives, negatives, uniform, embedding_dim):
@@ -213,9 +213,9 @@ class Case:
 
 
 CASES = {
-    "contrastive": Case(lambda: losses.ContrastiveLoss(sampler=FirstLastSampler()), contrastive),
-    "triplet": Case(lambda: losses.TripletLoss(sampler=FirstLastSampler()), triplet),
-    "margin": Case(lambda: losses.MarginLoss(4, sampler=FirstLastSampler()), margin),
+    "contrastive": Case(lambda: losses.ContrastiveLoss(miner=FirstLastMiner()), contrastive),
+    "triplet": Case(lambda: losses.TripletLoss(miner=FirstLastMiner()), triplet),
+    "margin": Case(lambda: losses.MarginLoss(4, miner=FirstLastMiner()), margin),
     "n_pair": Case(losses.NPairLoss, n_pair, normalized=False, one_positive=True),
     "generalized_lifted_structure": Case(
         losses.GeneralizedLiftedStructureLoss, generalized_lifted_structure, normalized=False
@@ -223,7 +223,7 @@ CASES = {
     "multi_similarity": Case(losses.MultiSimilarityLoss, multi_similarity),
     "sup_con": Case(losses.SupConLoss, sup_con),
     "spherical_embedding_constraint": Case(
-        lambda: losses.SphericalEmbeddingConstraint(losses.TripletLoss(sampler=FirstLastSampler())),
+        lambda: losses.SphericalEmbeddingConstraint(losses.TripletLoss(miner=FirstLastMiner())),
         spherical_embedding_constraint,
         normalized=False,
     ),
@@ -274,7 +274,7 @@ def value_and_gradients(loss, labels, x, jit=None, **arguments):
     def run(labels, x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            value, usage = loss(labels, x, return_usage=True, **arguments)
+            value, usage, *_ = loss.compute(losses.EmbeddingBatch.create(labels, x, **arguments))
         gradients = tape.gradient(
             value, [x, *loss.trainable_variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )

@@ -30,8 +30,8 @@ def test_names(name):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match=r"'multi_similarity'.*Known: arcface, contrastive.*triplet"):
         losses.get("multisimilarity")
-    with pytest.raises(ValueError, match=r"Unknown sampler 'semihard'.*semi_hard.*Known"):
-        losses.TripletLoss(sampler="semihard")
+    with pytest.raises(ValueError, match=r"Unknown miner 'semihard'.*semi_hard.*Known"):
+        losses.TripletLoss(miner="semihard")
 
 
 def test_functions_and_keras_losses():
