@@ -10,6 +10,7 @@ threads.
 """
 
 import argparse
+import functools
 import os
 import time
 
@@ -105,11 +106,12 @@ def peer_miner(make, x, labels):
 
 
 def rows(dim, memory):
-    """`(name, our loss or miner, the peer's, the peer's name)`."""
+    """`(name, our loss or miner, the peer's or None, the peer's name)`; registered losses without a row come last."""
     from pytorch_metric_learning import distances, miners, reducers, regularizers
     from pytorch_metric_learning import losses as peers
 
     from keras_dml import losses, mining
+    from keras_dml.losses.registry import required_arguments
 
     euclidean = {"distance": distances.LpDistance()}
     weighted = {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4}
@@ -282,6 +284,12 @@ def rows(dim, memory):
             "BatchEasyHardMiner(all, hard); no random miner",
         ),
     ]
+    measured = {type(make()) for _, make, *_ in loss_rows}
+    for name in losses.names():
+        loss = losses.loss_class(name)
+        if loss not in measured and not loss.needs_pair_scorer and required_arguments(loss) in ([], ["num_classes"]):
+            make = functools.partial(loss, **dict.fromkeys(required_arguments(loss), CLASSES))
+            loss_rows.append((name, make, None, "none"))
     return loss_rows, miner_rows
 
 
@@ -331,11 +339,15 @@ def main():
         if arguments.only not in name:
             continue
         if (name, make, make_peer, peer_name) in loss_rows:
-            contenders = [ours(name, make, x, labels, jit) for jit in jits] + [peer(make_peer, x, labels)]
+            contenders = [ours(name, make, x, labels, jit) for jit in jits]
+            contenders += [] if make_peer is None else [peer(make_peer, x, labels)]
         else:
             contenders = [our_miner(make, x, labels, jit) for jit in jits] + [peer_miner(make_peer, x, labels)]
         times = measure(contenders, arguments.repeats)
         cells = [f"{found.min():.1f} / {np.median(found):.1f}" for found in times]
+        if make_peer is None:
+            print(f"| {name} | {' | '.join(cells)} | | | {peer_name} |", flush=True)
+            continue
         ratio = f"{times[0].min() / times[-1].min():.2f} / {np.median(times[0]) / np.median(times[-1]):.2f}"
         print(f"| {name} | {' | '.join(cells)} | {ratio} | {peer_name} |", flush=True)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import Benchmark, ImagePreprocessing, PKBatches, RandomAffine, RandomResizedCrop
+from keras_dml.utils.deprecation import rename_arguments
 from keras_dml.utils.suggestions import unknown_name
 from zoo.files import as_json, read_json, sha256, write_json
 from zoo.recipe import Options, Recipe, settings_as_saved
@@ -219,8 +220,8 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
     if library:
         raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {library}:{name}")
     loss = losses.loss_class(name)
+    arguments = rename_arguments(f"the loss {name}", arguments, loss.renamed_arguments)
     _check_arguments(name, loss, arguments)
-    arguments = dict(arguments)
     if "num_classes" in inspect.signature(loss).parameters:
         arguments.setdefault("num_classes", num_classes)
     if "loss" in arguments:

@@ -30,7 +30,8 @@ class PKBatches:
     Args:
         split: The training images, of two classes at least.
         preprocessing: How an image becomes an encoder input where `augment` is None.
-        classes_per_batch: P, classes drawn for a batch.
+        classes_per_batch: P, classes drawn for a batch. More than there are is an error without `replacement`, and
+            gives a warning with it.
         images_per_class: K, images drawn for each of them.
         seed: Any non-negative integer.
         replacement: True draws classes and images with replacement, as the DAS authors' code does: a class can come

@@ -56,7 +56,7 @@ class EmbeddingLoss(keras.layers.Layer):
     """For how many classes the loss has weights; None where it has none by class. Labels outside are then met as
     `keras_dml.losses.unusable_batches` says."""
 
-    renamed_arguments: ClassVar[dict[str, str]] = {"parameter_learning_rate": "loss_learning_rate", "sampler": "miner"}
+    renamed_arguments: ClassVar[dict[str, str]] = {"parameter_learning_rate": "loss_learning_rate"}
     """Old names of constructor arguments, still taken for one version and in saved models."""
 
     parameter_learning_rate = renamed_property("parameter_learning_rate", "loss_learning_rate")

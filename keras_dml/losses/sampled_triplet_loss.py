@@ -1,6 +1,6 @@
 """The base class of losses over sampled triplets."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -25,6 +25,7 @@ class SampledTripletLoss(EmbeddingLoss):
         miner: a name `keras_dml.mining.get` knows, or a `Miner`.
     """
 
+    renamed_arguments: ClassVar[dict[str, str]] = {**EmbeddingLoss.renamed_arguments, "sampler": "miner"}
     sampler = renamed_property("sampler", "miner")
 
     def __init__(self, miner: Any = "distance_weighted", **kwargs: Any) -> None:

@@ -485,7 +485,7 @@ class _EpochEnd(keras.callbacks.Callback):
             self.model.stop_training = True
         finally:
             for name in totals:
-                del logs[name]
+                logs.pop(name, None)
 
     def _check_pixels(self, totals: dict[str, float]) -> None:
         if self.model._pixels_checked or not totals[STEPS]:
@@ -494,8 +494,8 @@ class _EpochEnd(keras.callbacks.Callback):
         if not totals[STEPS_WITH_BYTES]:
             warnings.warn(
                 f"The encoder {self.model.encoder.name} expects pixel values in [0, 255] and scales them itself, and "
-                "no value of the images looked at in the first epoch was above 1. Feed the images as they are: leave out "
-                "your own division by 255.",
+                "no value of the images looked at in the first epoch was above 1. Feed the images as they are: leave "
+                "out your own division by 255.",
                 UserWarning,
                 stacklevel=2,
             )

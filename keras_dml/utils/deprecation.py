@@ -25,7 +25,6 @@ def warn_renamed(old: str, new: str, stacklevel: int | None = None) -> None:
         frame, stacklevel = sys._getframe(1), 2
         while frame.f_back is not None and _package(frame) in _OURS:
             frame, stacklevel = frame.f_back, stacklevel + 1
-        stacklevel -= 1
     warnings.warn(f"{old} is now called {new}. {REMOVAL}.", DeprecationWarning, stacklevel=stacklevel)
 
 

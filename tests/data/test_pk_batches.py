@@ -1,9 +1,12 @@
 """P x K batches."""
 
+import warnings
+
 import numpy as np
 import pytest
 from tiny_pictures import save
 
+from keras_dml import data
 from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop, Split, load
 
 
@@ -166,3 +169,19 @@ def test_no_dataset_of_batches_waits_for_the_autotuner(files):
     for split in (arrays(), files):
         for dataset in (PKBatches(split, inputs, 2, 2).dataset(), split.dataset(inputs)):
             assert dataset.options().autotune.enabled is False
+
+
+def test_more_classes_than_there_are_repeat_with_a_warning():
+    with pytest.warns(UserWarning, match=r"draws 6 with replacement, and there are 4 with images"):
+        batches = PKBatches(arrays(), ImagePreprocessing(12), 6, 2)
+    assert len(batches.rows(0)) == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PKBatches(arrays(), ImagePreprocessing(12), 4, 2)
+
+
+def test_the_old_name():
+    with pytest.warns(DeprecationWarning, match=r"ClassBatches is now called keras_dml\.data\.PKBatches"):
+        assert data.ClassBatches is PKBatches
+    with pytest.raises(AttributeError, match="no attribute 'Classbatches'"):
+        _ = data.Classbatches

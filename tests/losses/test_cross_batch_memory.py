@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loss_cases import FirstLastMiner
+from loss_checks import FirstLastMiner
 
 from keras_dml import losses
 

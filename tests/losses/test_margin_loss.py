@@ -1,6 +1,6 @@
 import numpy as np
 import tensorflow as tf
-from loss_cases import FirstLastMiner, value_and_gradients
+from loss_checks import FirstLastMiner, value_and_gradients
 
 from keras_dml import losses
 
