@@ -3,7 +3,7 @@
     python benchmarks/das_linear.py cars196 --data-dir PATH --subset --weights FILE --output runs/das_linear
 
 A backbone turns random crops of the training images into features, once. Then a linear layer with unit-length outputs
-is trained on them as the recipes train an encoder: the same batches (56 classes x 2 images), losses, samplers, DAS
+is trained on them as the recipes train an encoder: the same batches (56 classes x 2 images), losses, miners, DAS
 and Adam, at a constant rate. A run takes seconds, so that every arm gets the same thorough tuning:
 
 1. Every arm is trained once at each of RATES without a fifth of the training classes. The rate and the number of steps
@@ -95,7 +95,7 @@ def load_features(options: argparse.Namespace) -> Data:
 def make_features(options: argparse.Namespace) -> dict[str, np.ndarray]:
     """The arrays of `Data` by name."""
     from keras_dml import backbones
-    from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop, load
+    from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop, load
 
     benchmark = load(options.benchmark, options.data_dir, subset=options.subset)
     size = options.input_size
@@ -109,7 +109,7 @@ def make_features(options: argparse.Namespace) -> dict[str, np.ndarray]:
         weights=options.weights,
     )
     augment = RandomResizedCrop(size, scale=(0.4, 1.0))
-    batches = ClassBatches(benchmark.train, inputs, CLASSES, IMAGES, augment=augment)
+    batches = PKBatches(benchmark.train, inputs, CLASSES, IMAGES, augment=augment)
     crops, labels = [], []
     for epoch in range(options.views):
         print(f"features: {epoch} of {options.views} crops of each training image", flush=True)

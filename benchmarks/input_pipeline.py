@@ -145,11 +145,11 @@ def pillow_processes(paths, batch, transform=None) -> Iterator:
 
 
 def tensorflow_batches(split, batch, **options) -> Iterator:
-    """This package: `ClassBatches` with `RandomResizedCrop`."""
-    from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop
+    """This package: `PKBatches` with `RandomResizedCrop`."""
+    from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop
 
     augment = RandomResizedCrop(SIZE, **options)
-    return iter(ClassBatches(split, ImagePreprocessing(SIZE), batch // 2, 2, augment=augment).dataset())
+    return iter(PKBatches(split, ImagePreprocessing(SIZE), batch // 2, 2, augment=augment).dataset())
 
 
 def measure(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Time of losses and samplers, forward and backward, beside pytorch-metric-learning's.
+"""Time of losses and miners, forward and backward, beside pytorch-metric-learning's.
 
 The batch is that of DAS with T=3 on the published recipe: 112 embeddings of 56 classes and three produced ones for
 each, 448 in all, of 512 dimensions. Ours run in a tf.function, as in training, with and without XLA; the peer runs as
@@ -10,6 +10,7 @@ threads.
 """
 
 import argparse
+import functools
 import os
 import time
 
@@ -58,20 +59,20 @@ def ours(name, make, x, labels, jit):
     return run
 
 
-def our_sampler(make, x, labels, jit):
-    """A function that runs a sampler on embeddings: distances, masks, draw."""
+def our_miner(make, x, labels, jit):
+    """A function that runs a miner on embeddings: distances, masks, draw."""
     import tensorflow as tf
 
     from keras_dml.losses.functional import safe_sqrt, squared_distances
 
-    sampler = make()
+    miner = make()
 
     @tf.function(jit_compile=jit)
     def step(labels, x):
         same = labels[:, None] == labels[None, :]
         positives = tf.logical_and(same, tf.logical_not(tf.eye(len(x), dtype="bool")))
         distances = safe_sqrt(squared_distances(x, x))
-        return sampler(distances, positives, tf.logical_not(same), embedding_dim=x.shape[1])
+        return miner(distances, positives, tf.logical_not(same), embedding_dim=x.shape[1])
 
     labels, x = tf.constant(labels), tf.constant(x)
     return lambda: step(labels, x).negative.numpy()
@@ -96,7 +97,7 @@ def peer(make, x, labels):
     return run
 
 
-def peer_sampler(make, x, labels):
+def peer_miner(make, x, labels):
     import torch
 
     miner = make()
@@ -105,11 +106,12 @@ def peer_sampler(make, x, labels):
 
 
 def rows(dim, memory):
-    """`(name, our loss or sampler, the peer's, the peer's name)`."""
+    """`(name, our loss or miner, the peer's or None, the peer's name)`; registered losses without a row come last."""
     from pytorch_metric_learning import distances, miners, reducers, regularizers
     from pytorch_metric_learning import losses as peers
 
     from keras_dml import losses, mining
+    from keras_dml.losses.registry import required_arguments
 
     euclidean = {"distance": distances.LpDistance()}
     weighted = {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4}
@@ -142,31 +144,31 @@ def rows(dim, memory):
     loss_rows = [
         (
             "contrastive, distance-weighted",
-            lambda: losses.ContrastiveLoss(sampler="distance_weighted"),
+            lambda: losses.ContrastiveLoss(miner="distance_weighted"),
             lambda: (peers.ContrastiveLoss(pos_margin=0, neg_margin=1, **euclidean), distance_weighted()),
             "ContrastiveLoss + DistanceWeightedMiner",
         ),
         (
             "triplet, distance-weighted",
-            lambda: losses.TripletLoss(sampler="distance_weighted"),
+            lambda: losses.TripletLoss(miner="distance_weighted"),
             lambda: (triplet(), distance_weighted()),
             "TripletMarginLoss + DistanceWeightedMiner",
         ),
         (
             "triplet, semi-hard",
-            lambda: losses.TripletLoss(sampler="semi_hard"),
+            lambda: losses.TripletLoss(miner="semi_hard"),
             lambda: (triplet(), easy_hard("hard", "semihard")),
             "TripletMarginLoss + BatchEasyHardMiner(hard, semihard)",
         ),
         (
             "triplet, soft-hard",
-            lambda: losses.TripletLoss(sampler="soft_hard"),
+            lambda: losses.TripletLoss(miner="soft_hard"),
             lambda: (triplet(), easy_hard("hard", "hard")),
             "TripletMarginLoss + BatchEasyHardMiner(hard, hard)",
         ),
         (
             "triplet, random",
-            lambda: losses.TripletLoss(sampler="random"),
+            lambda: losses.TripletLoss(miner="random"),
             lambda: (triplet(triplets_per_anchor=1), None),
             "TripletMarginLoss(triplets_per_anchor=1)",
         ),
@@ -261,28 +263,34 @@ def rows(dim, memory):
             "CrossBatchMemory(MultiSimilarityLoss, MultiSimilarityMiner)",
         ),
     ]
-    sampler_rows = [
+    miner_rows = [
         (
-            "sampler: distance-weighted",
-            mining.DistanceWeightedSampler,
+            "miner: distance-weighted",
+            mining.DistanceWeightedMiner,
             distance_weighted,
             "DistanceWeightedMiner",
         ),
         (
-            "sampler: semi-hard",
-            mining.SemiHardSampler,
+            "miner: semi-hard",
+            mining.SemiHardMiner,
             lambda: easy_hard("hard", "semihard"),
             "BatchEasyHardMiner(hard, semihard)",
         ),
-        ("sampler: soft-hard", mining.SoftHardSampler, lambda: easy_hard("hard", "hard"), "BatchEasyHardMiner"),
+        ("miner: soft-hard", mining.SoftHardMiner, lambda: easy_hard("hard", "hard"), "BatchEasyHardMiner"),
         (
-            "sampler: random",
-            mining.RandomSampler,
+            "miner: random",
+            mining.RandomMiner,
             lambda: easy_hard("all", "hard"),
             "BatchEasyHardMiner(all, hard); no random miner",
         ),
     ]
-    return loss_rows, sampler_rows
+    measured = {type(make()) for _, make, *_ in loss_rows}
+    for name in losses.names():
+        loss = losses.loss_class(name)
+        if loss not in measured and not loss.needs_pair_scorer and required_arguments(loss) in ([], ["num_classes"]):
+            make = functools.partial(loss, **dict.fromkeys(required_arguments(loss), CLASSES))
+            loss_rows.append((name, make, None, "none"))
+    return loss_rows, miner_rows
 
 
 def measure(contenders, repeats):
@@ -319,7 +327,7 @@ def main():
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     x, labels = make_batch(arguments.batch, arguments.produced, arguments.dim)
-    loss_rows, sampler_rows = rows(arguments.dim, arguments.memory)
+    loss_rows, miner_rows = rows(arguments.dim, arguments.memory)
     jits = (False,) if arguments.skip_xla else (False, True)
     print(
         f"{len(x)} embeddings of {x.shape[1]} dimensions, {arguments.threads} threads, milliseconds as least / median "
@@ -327,15 +335,19 @@ def main():
     )
     print("| loss | graph |" + (" XLA |" if len(jits) > 1 else "") + " peer | ratio | peer's |")
     print("|---" * (5 + (len(jits) > 1)) + "|")
-    for name, make, make_peer, peer_name in [*loss_rows, *sampler_rows]:
+    for name, make, make_peer, peer_name in [*loss_rows, *miner_rows]:
         if arguments.only not in name:
             continue
         if (name, make, make_peer, peer_name) in loss_rows:
-            contenders = [ours(name, make, x, labels, jit) for jit in jits] + [peer(make_peer, x, labels)]
+            contenders = [ours(name, make, x, labels, jit) for jit in jits]
+            contenders += [] if make_peer is None else [peer(make_peer, x, labels)]
         else:
-            contenders = [our_sampler(make, x, labels, jit) for jit in jits] + [peer_sampler(make_peer, x, labels)]
+            contenders = [our_miner(make, x, labels, jit) for jit in jits] + [peer_miner(make_peer, x, labels)]
         times = measure(contenders, arguments.repeats)
         cells = [f"{found.min():.1f} / {np.median(found):.1f}" for found in times]
+        if make_peer is None:
+            print(f"| {name} | {' | '.join(cells)} | | | {peer_name} |", flush=True)
+            continue
         ratio = f"{times[0].min() / times[-1].min():.2f} / {np.median(times[0]) / np.median(times[-1]):.2f}"
         print(f"| {name} | {' | '.join(cells)} | {ratio} | {peer_name} |", flush=True)
 

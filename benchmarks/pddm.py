@@ -77,7 +77,7 @@ def make_step(variant, batch, dim, mining, jit):
         with tf.GradientTape() as tape:
             rows = tf.math.l2_normalize(x, axis=1)
             if variant == "blocks":
-                value = loss(labels, rows, similarity=unit, training=True)
+                value = loss(labels, rows, pair_scorer=unit, training=True)
             else:
                 value = materialised_loss(unit, labels, rows, mining)
         for variable, gradient in zip(variables, tape.gradient(value, variables), strict=True):

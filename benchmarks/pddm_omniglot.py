@@ -27,10 +27,10 @@ import tensorflow as tf
 from keras_dml import MetricLearner
 from keras_dml.backbones.small_conv import small_conv
 from keras_dml.callbacks import RetrievalEvaluation
-from keras_dml.data import ClassBatches, ImagePreprocessing, load
+from keras_dml.data import ImagePreprocessing, PKBatches, load
 from keras_dml.evaluation import evaluate_retrieval, nearest_neighbors
 from keras_dml.layers import DASAugmentation, PDDMUnit
-from keras_dml.losses import DoubleHeaderHinge, TripletLoss
+from keras_dml.losses import DoubleHeaderHinge, EmbeddingBatch, TripletLoss
 
 SIZE, DIM, CLASSES, PER_CLASS, EVERY = 28, 64, 16, 4, 100
 RATE = 1e-3
@@ -80,10 +80,11 @@ class CollapseGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         loss = self.model.embedding_loss
-        if self.model.similarity is None:
+        if self.model.pair_scorer is None:
             return
         embeddings = self.model.encoder(self.images, training=False)
-        _, statistics = loss(self.labels, embeddings, similarity=self.model.similarity, return_statistics=True)
+        batch = EmbeddingBatch.create(self.labels, embeddings, pair_scorer=self.model.pair_scorer)
+        statistics = loss.compute(batch).statistics
         logs.update({f"val_{name}": float(value) for name, value in statistics.items()})
 
 
@@ -103,14 +104,14 @@ def build(arm, seed, num_classes):
     features = small_conv((SIZE, SIZE, 1), widths=(16, 32, 64))
     x = keras.layers.Flatten()(features.output)
     x = keras.layers.UnitNormalization()(keras.layers.Dense(DIM)(x))
-    loss = TripletLoss(sampler="semi_hard") if arm == "triplet" else DoubleHeaderHinge(**LOSSES[arm])
+    loss = TripletLoss(miner="semi_hard") if arm == "triplet" else DoubleHeaderHinge(**LOSSES[arm])
     augmentation = None
     if "das" in arm:
         augmentation = DASAugmentation(num_classes, detach=arm == "pddm-das", seed=seed)
     model = MetricLearner(
         keras.Model(features.input, x),
         augmentation=augmentation,
-        similarity=NegativeDistance() if arm == "distance" else PDDMUnit() if arm in LOSSES else None,
+        pair_scorer=NegativeDistance() if arm == "distance" else PDDMUnit() if arm in LOSSES else None,
     )
     model.compile(
         keras.optimizers.Adam(RATE),
@@ -124,7 +125,7 @@ def run(arm, seed, steps, train, test):
     split, images, labels = train
     _, test_images, test_labels = test
     model = build(arm, seed, split.num_classes)
-    batches = ClassBatches(split, ImagePreprocessing(SIZE, SIZE, 1), CLASSES, PER_CLASS, seed=seed, replacement=False)
+    batches = PKBatches(split, ImagePreprocessing(SIZE, SIZE, 1), CLASSES, PER_CLASS, seed=seed, replacement=False)
 
     def generate():
         for step in range(steps):
@@ -152,9 +153,9 @@ def run(arm, seed, steps, train, test):
     embeddings = model.encoder.predict(test_images, batch_size=512, verbose=0)
     result["distance"] = measures(embeddings, test_labels)
     result["part"] = {"distance": measures(embeddings[some], test_labels[some])}
-    if isinstance(model.similarity, PDDMUnit):
-        result["reranked"] = reranked(model.similarity, embeddings, test_labels)
-        result["part"]["score"] = by_score(model.similarity, embeddings[some], test_labels[some])
+    if isinstance(model.pair_scorer, PDDMUnit):
+        result["reranked"] = reranked(model.pair_scorer, embeddings, test_labels)
+        result["part"]["score"] = by_score(model.pair_scorer, embeddings[some], test_labels[some])
     return result
 
 

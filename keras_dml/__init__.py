@@ -1,4 +1,4 @@
-"""Deep metric learning for Keras 3: DAS, PDDM, losses, samplers, evaluation and retrieval models.
+"""Deep metric learning for Keras 3: DAS, PDDM, losses, miners, evaluation and retrieval models.
 
 Sub-packages load on first use, so that `import keras_dml` is quick and the parts written with `keras.ops` alone
 (`layers`, `losses`, `mining`) can be used on any Keras backend.

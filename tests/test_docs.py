@@ -28,18 +28,21 @@ def test_readme(tmp_path, monkeypatch):
     assert len(scope["service"]) == 896
 
 
-def model(normalize):
+def model(normalize, pair_scorer=None):
     encoder = dml.backbones.build("small_conv", 8, input_shape=(8, 8, 1), normalize=normalize)
-    return dml.MetricLearner(encoder, augmentation=dml.layers.DASAugmentation(100, normalize=normalize))
+    augmentation = dml.layers.DASAugmentation(100, normalize=normalize)
+    return dml.MetricLearner(encoder, augmentation=augmentation, pair_scorer=pair_scorer)
 
 
 def test_every_compile_line():
-    scope = {"model": model(True), "unnormalized": model(False)}
+    scope = {"model": model(True), "unnormalized": model(False), "scored": model(True, dml.layers.PDDMUnit())}
     lines = 0
     for block in blocks("docs/losses.md"):
         exec(compile(block, "docs/losses.md", "exec"), scope)
         lines += block.count(".compile(")
-    assert lines == 18
+    assert lines >= 19
+    x, labels = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
+    assert float(dml.losses.get("mean_positive_distance")(labels, x)) == 2.0
     assert isinstance(scope["model"].embedding_loss, dml.losses.FunctionLoss)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.data import ImagePreprocessing, RandomAffine, RandomResizedCrop
+from keras_dml.utils.deprecation import rename_arguments
 from keras_dml.utils.suggestions import unknown_name
 from zoo.recipe import Options, Recipe
 
@@ -47,7 +48,7 @@ def _validate_arm(arm: Recipe) -> None:
     loss = build_loss(arm.loss, arm.loss_args, num_classes=2)
     if arm.pddm is not None:
         layers.PDDMUnit(**dataclasses.asdict(arm.pddm))
-    elif loss.needs_similarity:
+    elif loss.needs_pair_scorer:
         raise ValueError(
             f"the loss {arm.loss!r} scores pairs with a learned similarity, and there is none: pddm=None. "
             "Add --set pddm.units=None for one with the default settings"
@@ -149,8 +150,8 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
     if library:
         raise ValueError(f"A loss is NAME or tensorflow-similarity:NAME. Received: {library}:{name}")
     loss = losses.loss_class(name)
+    arguments = rename_arguments(f"the loss {name}", arguments, loss.renamed_arguments)
     _check_arguments(name, loss, arguments)
-    arguments = dict(arguments)
     if "num_classes" in inspect.signature(loss).parameters:
         arguments.setdefault("num_classes", num_classes)
     if "loss" in arguments:
@@ -187,13 +188,13 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     augmentation = None
     if recipe.das is not None:
         augmentation = layers.DASAugmentation(num_classes, seed=seed, **dataclasses.asdict(recipe.das))
-    similarity = None
+    pair_scorer = None
     if recipe.pddm is not None:
-        similarity = layers.PDDMUnit(seed=seed, **dataclasses.asdict(recipe.pddm))
+        pair_scorer = layers.PDDMUnit(seed=seed, **dataclasses.asdict(recipe.pddm))
     model = MetricLearner(
         encoder,
         augmentation=augmentation,
-        similarity=similarity,
+        pair_scorer=pair_scorer,
         l2_decay=recipe.l2_decay,
         clip_norm=recipe.clip_norm,
         frozen_batch_norm=recipe.frozen_batch_norm,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.data import Benchmark, ClassBatches
+from keras_dml.data import Benchmark, PKBatches
 from keras_dml.image_encoder import ImageEncoder
 from keras_dml.utils.cores import available_cores
 from zoo.building import build_augment, build_encoder, build_model, preprocessing
@@ -102,7 +102,7 @@ def train(
     training, checked, checked_gallery = benchmark.train, benchmark.test, benchmark.gallery
     if fold is not None:
         training, checked, checked_gallery = training.subset(fold.train), training.subset(fold.validation), None
-    batches = ClassBatches(
+    batches = PKBatches(
         training,
         inputs,
         settings.classes_per_batch,
@@ -131,7 +131,7 @@ def train(
     }
     checkpoints = Checkpoints(folder, config)
     restored = checkpoints.restore(model, session)
-    image_encoder = ImageEncoder(encoder, inputs, model.similarity, checkpoints.config)
+    image_encoder = ImageEncoder(encoder, inputs, model.pair_scorer, checkpoints.config)
 
     # With the evaluations before and after `fit`: an interrupt that one of them lost must not let the next run begin.
     with Interruption() as interruption:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 MEAN = (0.485, 0.456, 0.406)
@@ -37,6 +38,23 @@ def pixel_values(images: Any, mode: str) -> Any:
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}. Received: mode={mode!r}")
     centred = layers.Rescaling(1.0, offset=means[mode], dtype="float32", name="pixel_values")(images)
     return keras.ops.flip(centred, axis=-1)
+
+
+def expects_bytes(encoder: keras.Model) -> bool:
+    """Whether an encoder turns pixel values in [0, 255] into small numbers itself, as those of `build` do.
+
+    Told by its layers, which a saved model keeps: one that rescales 255 to less than 10, or subtracts a mean of more
+    than 10.
+    """
+    for layer in getattr(encoder, "layers", ()):
+        if isinstance(layer, keras.Model) and expects_bytes(layer):
+            return True
+        shrinks = isinstance(layer, layers.Rescaling) and 255 * np.max(np.abs(layer.scale)) < 10
+        means = {layers.Rescaling: "offset", layers.Normalization: "input_mean"}.get(type(layer))
+        mean = None if means is None else getattr(layer, means)
+        if shrinks or (mean is not None and np.max(np.abs(mean)) > 10):
+            return True
+    return False
 
 
 def colour_input(input_shape: tuple[int, int, int], network: str) -> Any:

@@ -10,11 +10,11 @@ calls), they fall back to `scatter` + `assign`; a compiled step of those backend
 ignores them and TensorFlow raises.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
+
+from keras_dml.typing import Tensor
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -22,13 +22,13 @@ else:
     tf = None
 
 
-def _resource(variable: keras.Variable) -> Any:
+def _resource(variable: keras.Variable) -> "tf.Variable | None":
     """The `tf.Variable` behind a Keras variable, or None where there is none to change in place."""
     value = variable.value
     return value if tf is not None and isinstance(value, tf.Variable) else None
 
 
-def gather_rows(source: Any, rows: Any) -> Any:
+def gather_rows(source: Tensor, rows: Tensor) -> Tensor:
     """Returns `source[rows]`, `(n, ...)`, for a variable or tensor and int32 `rows` `(n,)`, none of them negative."""
     if isinstance(source, keras.Variable):
         # The first axis alone: XLA has no kernel for gather_nd on a resource.
@@ -37,7 +37,7 @@ def gather_rows(source: Any, rows: Any) -> Any:
     return ops.take(source, rows, axis=0) if tf is None else tf.gather(source, rows)
 
 
-def scatter_add(variable: keras.Variable, indices: Any, updates: Any) -> None:
+def scatter_add(variable: keras.Variable, indices: Tensor, updates: Tensor) -> None:
     """Adds `updates` `(n, ...)` to the rows that `indices` names; a row named twice receives both."""
     resource = _resource(variable)
     if resource is not None:
@@ -47,7 +47,7 @@ def scatter_add(variable: keras.Variable, indices: Any, updates: Any) -> None:
     variable.assign(ops.add(variable.value, ops.scatter(indices, updates, dense.shape)))
 
 
-def scatter_write(variable: keras.Variable, indices: Any, updates: Any) -> None:
+def scatter_write(variable: keras.Variable, indices: Tensor, updates: Tensor) -> None:
     """Overwrites the rows that `indices` names; a row named twice must be given the same values twice."""
     resource = _resource(variable)
     if resource is not None:
@@ -56,7 +56,7 @@ def scatter_write(variable: keras.Variable, indices: Any, updates: Any) -> None:
     variable.assign(ops.scatter_update(variable.value, indices, updates))
 
 
-def concrete(tensor: Any) -> np.ndarray | None:
+def concrete(tensor: Tensor) -> np.ndarray | None:
     """The values of `tensor`, or None where they are not known yet: in a traced or compiled function, or symbolic."""
     if isinstance(tensor, keras.KerasTensor) or (tf is not None and not tf.executing_eagerly()):
         return None

@@ -48,7 +48,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self._gallery = None if gallery is None else self._checked(gallery)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        last = epoch + 1 == self.params.get("epochs")
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
         if epoch % self.every and not last:
             return
         values = self.evaluate()

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_dml.backend import state
+from keras_dml.typing import Shape, Tensor
 
 # Longer rows would overflow float32 when squared, so they are treated like non-finite ones.
 _LARGEST = 1e18
@@ -112,9 +113,7 @@ class DASAugmentation(keras.layers.Layer):
         self.seed = None if seed is None else _whole("seed", seed, 0)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(
-        self, embeddings_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None = None
-    ) -> None:
+    def build(self, embeddings_shape: Shape, labels_shape: Shape | None = None) -> None:
         """Creates the state for embeddings of shape `(B, d)`; all of it non-trainable."""
         self._check_shapes(embeddings_shape, labels_shape)
         dim = embeddings_shape[1]
@@ -141,7 +140,7 @@ class DASAugmentation(keras.layers.Layer):
         self.bank_cursor = weight("bank_cursor", (self.num_classes,))
         self.rejected_rows = weight("rejected_rows", (2,))
 
-    def call(self, embeddings: Any, labels: Any, training: bool | None = None) -> tuple[Any, Any]:
+    def call(self, embeddings: Tensor, labels: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
         if not training:
             return embeddings, labels
         embeddings, labels = ops.convert_to_tensor(embeddings), ops.convert_to_tensor(labels)
@@ -171,7 +170,7 @@ class DASAugmentation(keras.layers.Layer):
         produced = ops.reshape(produced, (-1, embeddings.shape[1]))
         return ops.concatenate([embeddings, produced]), ops.tile(labels, (1 + self.num_produced,))
 
-    def _record_frequencies(self, values: Any, classes: Any, valid: Any) -> Any:
+    def _record_frequencies(self, values: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
         """Counts each row's `top_k` channels; returns the most counted channels of its class, `(B, top_k)`."""
         largest = ops.top_k(values, self.top_k)[1]
         rows = ops.broadcast_to(classes[:, None], ops.shape(largest))
@@ -183,7 +182,7 @@ class DASAugmentation(keras.layers.Layer):
         # keep their order and stay distinct as floats (up to 2**30).
         return ops.top_k(ops.view(counts + 0x3F800000, "float32"), self.top_k)[1]
 
-    def _push_differences(self, values: Any, classes: Any, valid: Any) -> Any:
+    def _push_differences(self, values: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
         """Pushes the batch's differences into the banks; returns the new fill of each row's bank, `(B,)`.
 
         All choices are made on `(B, B)` integers. Differences are then formed for the at most `M` pairs that are kept.
@@ -235,7 +234,7 @@ class DASAugmentation(keras.layers.Layer):
         )
         return new_fill
 
-    def _first_twin(self, values: Any, peers: Any, rows: Any) -> Any:
+    def _first_twin(self, values: Tensor, peers: Tensor, rows: Tensor) -> Tensor:
         """Index of the first row of the class that equals this row, `(B,)`.
 
         A `(B, B, d)` comparison would cost more than the rest of the layer. Rows are compared by an integer hash, whose
@@ -249,7 +248,7 @@ class DASAugmentation(keras.layers.Layer):
         equal = ops.equal(ops.sum(ops.abs(values - state.gather_rows(values, first)), axis=1), 0.0)
         return ops.where(equal, first, rows)
 
-    def _produce(self, embeddings: Any, classes: Any, valid: Any, channels: Any, fill: Any) -> Any:
+    def _produce(self, embeddings: Tensor, classes: Tensor, valid: Tensor, channels: Tensor, fill: Tensor) -> Tensor:
         """`(T, B, d)` produced embeddings."""
         size, dim = ops.shape(embeddings)[0], embeddings.shape[1]
         source = ops.stop_gradient(embeddings) if self.detach else embeddings
@@ -283,7 +282,9 @@ class DASAugmentation(keras.layers.Layer):
         safe = ops.logical_and(valid[:, None], squared > _SHORTEST_SQUARED)
         return produced * ops.where(safe, ops.rsqrt(ops.where(safe, squared, 1.0)), 1.0)
 
-    def compute_output_spec(self, embeddings: Any, labels: Any, training: bool | None = None) -> tuple[Any, Any]:
+    def compute_output_spec(
+        self, embeddings: Tensor, labels: Tensor, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
         if not training:
             return (
                 keras.KerasTensor(embeddings.shape, embeddings.dtype),
@@ -298,12 +299,25 @@ class DASAugmentation(keras.layers.Layer):
             keras.KerasTensor((size,), labels.dtype),
         )
 
-    def bank_fill_ratio(self) -> Any:
+    def bank_fill_ratio(self) -> Tensor:
         """Share of all rows of all banks that hold a difference, a float32 scalar in [0, 1].
 
         The cost grows with the number of classes: read it once per epoch, not per step.
         """
         return ops.mean(ops.cast(self.bank_fill.value, "float32")) / self.bank_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Called by `MetricLearner` at the end of an epoch: checks for rejected rows, and logs how full the bank is.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            logs: receives `bank_fill`, see `bank_fill_ratio`.
+
+        Raises:
+            ValueError: as `raise_if_rejected`.
+        """
+        self.raise_if_rejected()
+        logs["bank_fill"] = float(self.bank_fill_ratio())
 
     def raise_if_rejected(self) -> None:
         """Raises if compiled steps rejected rows since the last call, and sets the counter back to zero.
@@ -357,7 +371,7 @@ class DASAugmentation(keras.layers.Layer):
         )
         return config
 
-    def _most_kept(self, size: Any) -> Any:
+    def _most_kept(self, size: Tensor) -> Tensor:
         """Upper bound on the pairs a batch of `size` rows can leave in the banks, at least 1.
 
         A class with `n` rows leaves `min(n (n - 1), bank_size)` pairs, that is at most `pairs / among` per row for the
@@ -369,15 +383,13 @@ class DASAugmentation(keras.layers.Layer):
         pairs = min(among * (among - 1), self.bank_size)
         return max(1, size * pairs // among) if known else ops.maximum(1, size * pairs // among)
 
-    def _known(self, labels: Any) -> Any:
+    def _known(self, labels: Tensor) -> Tensor:
         """Which labels lie in `[0, num_classes)`, compared in a type that holds both."""
         wide = keras.backend.standardize_dtype(labels.dtype) in ("int64", "uint32", "uint64")
         labels = ops.cast(labels, "int64" if wide else "int32")
         return ops.logical_and(labels >= 0, labels < self.num_classes)
 
-    def _check_shapes(
-        self, embeddings_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None
-    ) -> None:
+    def _check_shapes(self, embeddings_shape: Shape, labels_shape: Shape | None) -> None:
         if len(embeddings_shape) != 2:
             raise ValueError(
                 f"`embeddings` must have shape (batch, dim). Received: shape {tuple(embeddings_shape)}. "
@@ -396,7 +408,7 @@ class DASAugmentation(keras.layers.Layer):
                 f"{labels_shape[0]} labels. Give one label per embedding."
             )
 
-    def _check_types(self, embeddings: Any, labels: Any) -> None:
+    def _check_types(self, embeddings: Tensor, labels: Tensor) -> None:
         found = keras.backend.standardize_dtype(labels.dtype)
         if not found.startswith(("int", "uint")):
             raise ValueError(f"`labels` must be integers. Received: dtype={found}. Cast them to int32.")
@@ -404,7 +416,7 @@ class DASAugmentation(keras.layers.Layer):
         if "float" not in found:
             raise ValueError(f"`embeddings` must be floats. Received: dtype={found}. Cast them to float32.")
 
-    def _check_values(self, embeddings: Any, labels: Any) -> None:
+    def _check_values(self, embeddings: Tensor, labels: Tensor) -> None:
         """Raises on the first invalid row, where the values can be seen (eager calls)."""
         seen = state.concrete(labels)
         if seen is not None:
@@ -429,7 +441,7 @@ class DASAugmentation(keras.layers.Layer):
                 )
 
 
-def _first(matrix: Any) -> Any:
+def _first(matrix: Tensor) -> Tensor:
     """Column of the first True in each row, int32."""
     return ops.cast(ops.argmax(ops.cast(matrix, "int32"), axis=1), "int32")
 

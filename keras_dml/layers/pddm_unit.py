@@ -1,10 +1,13 @@
 """The position-dependent deep metric unit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_dml.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
@@ -73,7 +76,7 @@ class PDDMUnit(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout > 0 else None
         self.supports_masking = False
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Sequence[Shape]) -> None:
         first, second = input_shape
         dimension = first[-1]
         if dimension is None or dimension != second[-1]:
@@ -83,7 +86,7 @@ class PDDMUnit(keras.layers.Layer):
             )
         units = self.units or dimension
 
-        def weight(name: str, *shape: int) -> Any:
+        def weight(name: str, *shape: int) -> keras.Variable:
             # An initializer of its own for each: one Keras initializer draws the same values every time.
             initializer = "glorot_uniform" if len(shape) == 2 else "zeros"
             return self.add_weight(name=name, shape=shape, initializer=keras.initializers.get(initializer))
@@ -97,12 +100,12 @@ class PDDMUnit(keras.layers.Layer):
         self.score_kernel = weight("score_kernel", units, 1)
         self.score_bias = weight("score_bias", 1)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         first, second = self._pair_of_inputs(inputs)
         mean = self._dense((first + second) / 2, self.mean_kernel, self.mean_bias)
         return self._score(ops.abs(first - second), mean, training=bool(training))
 
-    def pairwise(self, x: Any, y: Any = None, block_size: int = 1024) -> Any:
+    def pairwise(self, x: Tensor, y: Tensor | None = None, block_size: int = 1024) -> Tensor:
         """Score every row of `x` with every row of `y`, or with every other row of `x`, itself included.
 
         Pairs are scored in blocks of `block_size`, and one block holds about `4 * block_size * (3 * d + 4 * units)`
@@ -149,7 +152,7 @@ class PDDMUnit(keras.layers.Layer):
                 return ops.zeros((rows, columns), dtype=self._score_dtype)
             block_size = min(block_size, count)
 
-        def score_block(start: Any) -> Any:
+        def score_block(start: Tensor) -> Tensor:
             # The last block repeats the last pair up to its full size, so that every block has one static shape.
             flat = ops.minimum(start + ops.arange(block_size, dtype="int32"), count - 1)
             if symmetric:
@@ -173,7 +176,7 @@ class PDDMUnit(keras.layers.Layer):
         flat = ops.where(2 * shift == rows, shift * rows + ops.minimum(i, j), flat)
         return ops.take(scores, flat, axis=0)
 
-    def rerank(self, queries: Any, candidates: Any) -> tuple[Any, Any]:
+    def rerank(self, queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Order the shortlist of each query by score, best first.
 
         Args:
@@ -193,7 +196,7 @@ class PDDMUnit(keras.layers.Layer):
         scores = self._score(difference, query_half[:, None] + candidate_half, training=False)
         return ops.top_k(scores, k=ops.shape(scores)[-1])
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return tuple(input_shape[0][:-1])
 
     def save_own_variables(self, store: Any) -> None:
@@ -221,32 +224,32 @@ class PDDMUnit(keras.layers.Layer):
     def _score_dtype(self) -> str:
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def _pair_of_inputs(self, inputs: Any) -> tuple[Any, Any]:
+    def _pair_of_inputs(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if not isinstance(inputs, list | tuple) or len(inputs) != 2:
             raise ValueError(f"PDDMUnit is called on a list of two tensors, `unit([x_i, x_j])`. Received: {inputs}")
         return inputs[0], inputs[1]
 
-    def _build_for(self, x: Any) -> None:
+    def _build_for(self, x: Tensor) -> None:
         if not self.built:
             self.build([x.shape, x.shape])
 
-    def _dense(self, x: Any, kernel: Any, bias: Any) -> Any:
+    def _dense(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         # Cast by hand: `pairwise` and `rerank` run outside of Keras's autocast scope.
         return ops.matmul(x, ops.cast(kernel, self.compute_dtype)) + ops.cast(bias, self.compute_dtype)
 
-    def _normalize(self, x: Any) -> Any:
+    def _normalize(self, x: Tensor) -> Tensor:
         # In float16 the squares of small activations vanish.
         wide = ops.cast(x, self._score_dtype)
         # The floor is inside the root, as the root's own gradient at zero is infinite.
         squares = ops.maximum(ops.sum(ops.square(wide), axis=-1, keepdims=True), self.epsilon**2)
         return ops.cast(wide * ops.rsqrt(squares), self.compute_dtype)
 
-    def _drop(self, x: Any, training: bool) -> Any:
+    def _drop(self, x: Tensor, training: bool) -> Tensor:
         if training and self.seed_generator is not None:
             return keras.random.dropout(x, self.dropout, seed=self.seed_generator)
         return x
 
-    def _score(self, difference: Any, mean_preactivation: Any, training: bool) -> Any:
+    def _score(self, difference: Tensor, mean_preactivation: Tensor, training: bool) -> Tensor:
         """Scores from `|x_i - x_j|` and `v W_v + b_v`: `(..., d)`, `(..., units)` -> `(...)`."""
         difference = ops.relu(self._dense(difference, self.difference_kernel, self.difference_bias))
         mean = ops.relu(mean_preactivation)

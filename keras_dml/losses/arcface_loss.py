@@ -8,8 +8,11 @@ from keras import ops
 
 from keras_dml.losses.normalized_softmax_loss import cross_entropy
 from keras_dml.losses.proxy_loss import ProxyLoss
+from keras_dml.losses.registry import register_loss
+from keras_dml.typing import Tensor
 
 
+@register_loss("arcface")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class ArcFaceLoss(ProxyLoss):
     """Cross-entropy over cosines with the class proxies, the right class's angle widened by a margin.
@@ -21,7 +24,7 @@ class ArcFaceLoss(ProxyLoss):
         num_classes: number of training classes.
         margin: angle in radians.
         scale: what cosines are multiplied by.
-        parameter_learning_rate: learning rate of the proxies (ours; the paper trains all at one rate).
+        loss_learning_rate: learning rate of the proxies (ours; the paper trains all at one rate).
         seed: an integer for proxies that start the same in each run, or None.
 
     Reference: Deng et al., CVPR 2019, equation 3.
@@ -36,7 +39,7 @@ class ArcFaceLoss(ProxyLoss):
         self.margin = margin
         self.scale = scale
 
-    def proxy_loss(self, cosines: Any, labels: Any) -> Any:
+    def proxy_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
         target = ops.one_hot(labels, self.num_classes, dtype=cosines.dtype)
         cosine = ops.sum(cosines * target, axis=1)
         # The sine's slope is infinite where embedding and proxy coincide, and rounding can take cosines beyond 1.

@@ -6,9 +6,13 @@ import keras
 from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 from keras_dml.losses.wrapper_loss import WrapperLoss
+from keras_dml.typing import Tensor
 
 
+@register_loss("cross_batch_memory")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class CrossBatchMemory(WrapperLoss):
     """Compares each batch with the embeddings of past batches, by any loss of pairs (XBM).
@@ -18,7 +22,7 @@ class CrossBatchMemory(WrapperLoss):
     itself. Gradients reach the queries only, never the buffer. Outside training the buffer is neither read nor
     written, and the loss is that of the batch alone: held-out classes have nothing to do with remembered ones.
 
-    The usage vector covers the rows of the current batch. Labels are remembered as int32.
+    `key_counts` cover the rows of the current batch. Labels are remembered as int32.
 
     Args:
         loss: a loss of pairs or sampled triplets: what `keras_dml.losses.get` takes.
@@ -51,15 +55,15 @@ class CrossBatchMemory(WrapperLoss):
         self.position = self._state("position", (), "int32")
         self.filled = self._state("filled", (), "int32")
 
-    def _state(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
+    def _state(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
         return self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False)
 
-    def check_labels(self, labels: Any) -> None:
+    def check_labels(self, labels: Tensor) -> None:
         # Positives and negatives may come from other batches.
         pass
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        if not batch.own_keys:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
+        if not batch.keys_are_queries:
             raise ValueError("A cross-batch memory brings its own keys. Received: `keys`. Leave them out.")
         count = batch.embeddings.shape[0]
         if count is not None and count > self.memory_size:
@@ -68,14 +72,7 @@ class CrossBatchMemory(WrapperLoss):
                 f"ones). Received: memory_size={self.memory_size} and {count} embeddings."
             )
         if not batch.training:
-            return self.loss(
-                batch.labels,
-                batch.embeddings,
-                ids=batch.ids,
-                similarity=batch.similarity,
-                training=False,
-                return_usage=True,
-            )
+            return self.loss.compute(batch)
         count = ops.shape(batch.embeddings)[0]
         slots = ops.mod(self.position + ops.arange(count, dtype="int32"), self.memory_size)
         rows = slots[:, None]
@@ -89,18 +86,20 @@ class CrossBatchMemory(WrapperLoss):
         # An item's id is its slot.
         key_ids = ops.arange(self.memory_size, dtype="int32")
         key_ids = ops.where(key_ids < filled, key_ids, -1)
-        loss, usage = self.loss(
-            batch.labels,
-            batch.embeddings,
-            keys=memory,
-            key_labels=labels,
-            ids=slots,
-            key_ids=key_ids,
-            similarity=batch.similarity,
-            training=True,
-            return_usage=True,
+        output = self.loss.compute(
+            EmbeddingBatch.create(
+                batch.labels,
+                batch.embeddings,
+                keys=memory,
+                key_labels=labels,
+                ids=slots,
+                key_ids=key_ids,
+                pair_scorer=batch.pair_scorer,
+                training=True,
+            )
         )
-        return loss, None if usage is None else ops.take(usage, slots, axis=0)
+        counts = output.key_counts
+        return output._replace(key_counts=None if counts is None else ops.take(counts, slots, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "memory_size": self.memory_size}

@@ -7,14 +7,18 @@ from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 from keras_dml.mining.hard_quadruplets import STRATEGIES, hard_quadruplets
+from keras_dml.typing import Tensor
 
 
+@register_loss("double_header_hinge")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class DoubleHeaderHinge(EmbeddingLoss):
-    """Hinges on the learned similarity and on the distance of the hardest quadruplets.
+    """Hinges on learned pair scores and on the distance of the hardest quadruplets.
 
-    The learned similarity (`PDDMUnit`) scores all pairs of the batch and picks the hard quadruplets `(i, j, k, l)`, see
+    The pair scorer (`PDDMUnit`) scores all pairs of the batch and picks the hard quadruplets `(i, j, k, l)`, see
     `keras_dml.mining.hard_quadruplets`. With `S` its scores and `D` the squared Euclidean distance of the L2-normalised
     embeddings,
 
@@ -23,37 +27,37 @@ class DoubleHeaderHinge(EmbeddingLoss):
         loss = mean over the quadruplets of E_m + weight * E_e
 
     The scores that pick the quadruplets carry no gradient; those of the picked pairs are computed again with one, which
-    trains the similarity and the embeddings. So a step costs a forward pass over all pairs and a backward pass over a
+    trains the scorer and the embeddings. So a step costs a forward pass over all pairs and a backward pass over a
     few. A batch without a positive pair, or of one class, has loss 0 and zero gradients.
 
     With `DASAugmentation` build that with `detach=False`: with detached embeddings among the hardest negatives the
     encoder collapsed in every run (docs/pddm.md).
 
-    Statistics, returned as a dict of scalars after loss and usage by `loss(..., return_statistics=True)`, show a
-    collapse while the loss still looks fine: `score_gap`, the mean score of the positive pairs minus that of the
-    negative pairs; `active_hinges`, the share of score hinges above zero; `embedding_spread`, 1 minus the squared
-    length of the mean embedding (0 when all embeddings agree, near 1 when they fill the sphere).
+    Its statistics, which `fit` logs and `compute` returns, show a collapse while the loss still looks fine:
+    `score_gap`, the mean score of the positive pairs minus that of the negative pairs; `active_hinges`, the share of
+    score hinges above zero; `embedding_spread`, 1 minus the squared length of the mean embedding (0 when all embeddings
+    agree, near 1 when they fill the sphere).
 
     Args:
         alpha: margin between the scores of a positive and a negative pair.
         beta: margin between the squared distances of a positive and a negative pair.
-        weight: weight of `E_e`. At 0 the similarity alone drives the embeddings.
+        weight: weight of `E_e`. At 0 the scores alone drives the embeddings.
         mining: the strategy of `hard_quadruplets`. `"pair"` and `"anchor"` are this library's variants, which average
             one quadruplet per row; `"batch"` is the published one quadruplet per batch, which collapses when the
             encoder starts from random weights (docs/pddm.md).
         triplets: use `(i, j, k)` only, the paper's triplet variant.
         block_size: number of pairs that are scored at once, see `PDDMUnit.pairwise`.
-        parameter_learning_rate: suggested learning rate of the similarity, for models that ask.
+        loss_learning_rate: suggested learning rate of the pair scorer, for models that ask.
         **kwargs: arguments of `EmbeddingLoss`.
 
     Reference: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016.
 
     Example:
-        >>> model = MetricLearner(encoder, similarity=PDDMUnit())
+        >>> model = MetricLearner(encoder, pair_scorer=PDDMUnit())
         >>> model.compile("adam", loss="double_header_hinge")
     """
 
-    needs_similarity = True
+    needs_pair_scorer = True
     normalized_inputs = None
 
     def __init__(
@@ -64,10 +68,10 @@ class DoubleHeaderHinge(EmbeddingLoss):
         mining: str = "pair",
         triplets: bool = False,
         block_size: int = 1024,
-        parameter_learning_rate: float | None = None,
+        loss_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(parameter_learning_rate=parameter_learning_rate, **kwargs)
+        super().__init__(loss_learning_rate=loss_learning_rate, **kwargs)
         for name, value in (("alpha", alpha), ("beta", beta), ("weight", weight)):
             if value < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
@@ -82,22 +86,24 @@ class DoubleHeaderHinge(EmbeddingLoss):
         self.triplets = triplets
         self.block_size = block_size
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        similarity: Any = batch.similarity
-        own_keys = batch.own_keys
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
+        scorer: Any = batch.pair_scorer
+        keys_are_queries = batch.keys_are_queries
         queries = ops.normalize(batch.embeddings, axis=-1, epsilon=1e-12)
-        keys = queries if own_keys else ops.normalize(batch.keys, axis=-1, epsilon=1e-12)
+        keys = queries if keys_are_queries else ops.normalize(batch.keys, axis=-1, epsilon=1e-12)
         scores = ops.stop_gradient(
-            similarity.pairwise(
-                ops.stop_gradient(queries), None if own_keys else ops.stop_gradient(keys), block_size=self.block_size
+            scorer.pairwise(
+                ops.stop_gradient(queries),
+                None if keys_are_queries else ops.stop_gradient(keys),
+                block_size=self.block_size,
             )
         )
         i, j, k, l, valid = hard_quadruplets(  # noqa: E741 - the paper's names
             scores,
             batch.labels,
-            None if own_keys else batch.key_labels,
+            None if keys_are_queries else batch.key_labels,
             ids=batch.ids,
-            key_ids=None if own_keys else batch.key_ids,
+            key_ids=None if keys_are_queries else batch.key_ids,
             strategy=self.mining,
         )
         x_i, x_j, x_k, x_l = (
@@ -106,7 +112,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
         pairs = [(x_i, x_j), (x_i, x_k)] if self.triplets else [(x_i, x_j), (x_i, x_k), (x_j, x_l)]
         # One call for all pairs, so that the matrix products see one batch.
         first, second = (ops.concatenate(side, axis=0) for side in zip(*pairs, strict=True))
-        pair_scores = ops.split(similarity([first, second], training=batch.training), len(pairs))
+        pair_scores = ops.split(scorer([first, second], training=batch.training), len(pairs))
         pair_distances = ops.split(ops.sum(ops.square(first - second), axis=-1), len(pairs))
 
         score_hinges = [ops.relu(self.alpha - pair_scores[0] + negative) for negative in pair_scores[1:]]
@@ -118,15 +124,14 @@ class DoubleHeaderHinge(EmbeddingLoss):
 
         active = ops.cast(each > 0, "float32")
         # With keys of their own, `l` is a query and not a key.
-        used = (j, k) if self.triplets or not own_keys else (j, k, l)
-        usage = sum(ops.sum(ops.one_hot(index, ops.shape(keys)[0]) * active[:, None], axis=0) for index in used)
-        batch.statistics.update(self._statistics(batch, queries, scores, score_hinges, valid))
-        return loss, usage
+        used = (j, k) if self.triplets or not keys_are_queries else (j, k, l)
+        key_counts = sum(ops.sum(ops.one_hot(index, ops.shape(keys)[0]) * active[:, None], axis=0) for index in used)
+        return LossOutput(loss, key_counts, self._statistics(batch, queries, scores, score_hinges, valid))
 
     def _statistics(
-        self, batch: EmbeddingBatch, queries: Any, scores: Any, score_hinges: list[Any], valid: Any
-    ) -> dict[str, Any]:
-        def mean(values: Any, mask: Any) -> Any:
+        self, batch: EmbeddingBatch, queries: Tensor, scores: Tensor, score_hinges: list[Tensor], valid: Tensor
+    ) -> dict[str, Tensor]:
+        def mean(values: Tensor, mask: Tensor) -> Tensor:
             mask = ops.cast(mask, values.dtype)
             return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
 

@@ -1,46 +1,16 @@
 """The base class of every loss."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_dml.backend import state
+from keras_dml.losses import unusable_batches
 from keras_dml.losses.embedding_batch import EmbeddingBatch
-
-
-def _as_vector(values: Any, name: str) -> Any:
-    """`(n,)` or `(n, 1)` integers as `(n,)` int32, or int64 where int32 would not hold them."""
-    values = ops.convert_to_tensor(values)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    if "int" not in dtype:
-        raise ValueError(f"`{name}` must be integers. Received: dtype={dtype}. Cast the class numbers to int32.")
-    shape = tuple(values.shape)
-    if len(shape) == 2 and shape[1] == 1:
-        values = ops.squeeze(values, axis=1)
-    elif len(shape) != 1:
-        raise ValueError(
-            f"`{name}` must have shape (n,) or (n, 1). Received: shape={shape}. Pass class numbers, not one-hot rows."
-        )
-    wide = dtype in ("int64", "uint64", "uint32")
-    return ops.cast(values, "int64" if wide else "int32")
-
-
-def _check_matrix(values: Any, name: str) -> None:
-    if len(values.shape) != 2:
-        raise ValueError(
-            f"`{name}` must have shape (n, d), one embedding per row. Received: shape={tuple(values.shape)}."
-        )
-
-
-def _check_length(first: Any, first_name: str, second: Any, second_name: str) -> None:
-    n, m = first.shape[0], second.shape[0]
-    if n is not None and m is not None and n != m:
-        raise ValueError(
-            f"`{first_name}` and `{second_name}` must have one row per item each. Received: {n} and {m} rows."
-        )
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.typing import Shape, Tensor
+from keras_dml.utils.deprecation import rename_arguments, renamed_property, warn_renamed
 
 
 class EmbeddingLoss(keras.layers.Layer):
@@ -51,61 +21,82 @@ class EmbeddingLoss(keras.layers.Layer):
     restored with the model that holds it. Computation is in float32 whatever the global dtype policy: inputs in
     half precision are cast on entry.
 
+    `loss.compute(batch)` gives all that a loss knows about a batch; `MetricLearner` and wrapped losses use it.
+
     Call arguments:
         labels: `(n,)` or `(n, 1)` integers.
         embeddings: `(n, d)`, the queries.
-        keys: `(m, d)`, what the queries are compared with. Without keys the embeddings are their own keys, and no
-            item is compared with itself.
-        key_labels: `(m,)` or `(m, 1)` integers.
-        ids: `(n,)` integers that identify the queries; pairs whose `ids` and `key_ids` agree are never compared.
-        key_ids: `(m,)` integers; a negative id marks an empty memory slot.
-        similarity: a `PDDMUnit`-like layer, for losses with `needs_similarity`.
+        keys, key_labels, ids, key_ids: what the queries are compared with, see `EmbeddingBatch.create`. Without keys
+            the embeddings are their own keys, and no item is compared with itself.
+        pair_scorer: a `PDDMUnit`-like layer, for losses with `needs_pair_scorer`.
         training: whether the loss may update its state (memories, running means). A loss called outside a model
             counts as not training unless told.
-        return_usage: also return `usage`, `(m,)` float32: how often each key was part of an active or sampled
-            tuple, or None where that has no meaning (proxies).
-        return_statistics: also return a dict of scalars the loss reports about itself (empty for most losses).
+
+    Args:
+        loss_learning_rate: suggested learning rate of the loss's own weights, for models that ask. None for the
+            encoder's.
 
     Raises:
-        ValueError: for labels that are not integer vectors, lengths or widths that disagree, a missing similarity.
+        ValueError: for labels that are not integer vectors, lengths or widths that disagree, a missing pair scorer.
     """
 
-    needs_similarity: bool = False
-    """Whether the loss has to be given a `similarity` layer."""
+    needs_pair_scorer: bool = False
+    """Whether the loss has to be given a `pair_scorer`."""
 
     uses_keys: bool = True
     """Whether embeddings are compared with one another (or keys), rather than with proxies."""
 
+    needs_negatives: bool = True
+    """Whether a loss with `uses_keys` learns nothing from a batch of one class."""
+
     normalized_inputs: bool | None = True
-    """Whether the method expects L2-normalised embeddings; None where either will do."""
+    """Whether the method expects L2-normalized embeddings; None where either will do."""
+
+    num_classes: int | None = None
+    """For how many classes the loss has weights; None where it has none by class. Labels outside are then met as
+    `keras_dml.losses.unusable_batches` says."""
+
+    renamed_arguments: ClassVar[dict[str, str]] = {"parameter_learning_rate": "loss_learning_rate"}
+    """Old names of constructor arguments, still taken for one version and in saved models."""
+
+    parameter_learning_rate = renamed_property("parameter_learning_rate", "loss_learning_rate")
+    needs_similarity = renamed_property("needs_similarity", "needs_pair_scorer")
 
     def __init__(
         self,
-        parameter_learning_rate: float | None = None,
+        loss_learning_rate: float | None = None,
         name: str | None = None,
         dtype: Any = "float32",
         **kwargs: Any,
     ) -> None:
+        # Subclasses hand on their default under the new name, so an old one beside it is the user's.
+        if "parameter_learning_rate" in kwargs:
+            warn_renamed(f"`parameter_learning_rate` of {type(self).__name__}", "`loss_learning_rate`")
+            loss_learning_rate = kwargs.pop("parameter_learning_rate")
         super().__init__(name=name, dtype=dtype, **kwargs)
         if self.compute_dtype not in ("float32", "float64"):
             raise ValueError(
                 f"`dtype` of a loss must be float32 or float64. Received: dtype={self.compute_dtype}. Leave it out: "
                 "a loss takes half-precision embeddings and computes in float32."
             )
-        self.parameter_learning_rate = parameter_learning_rate
+        self.loss_learning_rate = loss_learning_rate
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        """Return `(loss, usage)`: a scalar, and `(m,)` counts of how often each key was used, or None."""
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput | tuple[Tensor, Tensor | None]:
+        """The loss of a batch, for subclasses to override; call `compute`.
+
+        Returns:
+            A `LossOutput`, or `(loss, key_counts)`: a scalar, and `(m,)` counts of how often each key was used, or
+            None.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not override `compute_loss`.")
 
     def add_weights(self, embedding_dim: int) -> None:
         """Create the loss's weights; called once, with the embedding width."""
 
-    def check_labels(self, labels: Any) -> None:
+    def check_labels(self, labels: Tensor) -> None:
         """Raise if the loss can learn nothing from a batch with these labels, or would go wrong on it.
 
-        For concrete labels, such as the first batch's; traced ones pass. Inside a graph the loss does not look at
-        values: a batch without a valid tuple gives loss 0 and gradient 0 there.
+        For concrete labels, such as the first batch's; traced ones pass. See `keras_dml.losses.unusable_batches`.
 
         Args:
             labels: `(n,)` or `(n, 1)` integers, the labels of one batch.
@@ -115,26 +106,31 @@ class EmbeddingLoss(keras.layers.Layer):
                 each class, if a label has none.
         """
         if self.uses_keys:
-            self._check_pairs(labels)
+            unusable_batches.check_pairs(labels, type(self).__name__, self.needs_negatives)
+        if self.num_classes is not None:
+            unusable_batches.check_class_range(labels, self.num_classes, type(self).__name__)
 
-    def _check_pairs(self, labels: Any, need_negatives: bool = True) -> None:
-        values = state.concrete(labels)
-        if values is None or values.size == 0:
-            return
-        classes = len(np.unique(values))
-        if classes == values.size:
-            raise ValueError(
-                f"{type(self).__name__} needs batches with at least two samples of a class, or there are no positive "
-                f"pairs. Received: {values.size} samples of {classes} classes. Draw several samples of each class, "
-                "for example with keras_dml.data's P x K batches."
-            )
-        if need_negatives and classes == 1:
-            raise ValueError(
-                f"{type(self).__name__} needs batches with at least two classes, or there are no negative pairs. "
-                f"Received: {values.size} samples of 1 class. Shuffle, or draw several classes into each batch."
-            )
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Called by `MetricLearner` at the end of a training epoch; wrappers hand it to their inner loss.
 
-    def build(self, labels_shape: Any, embeddings_shape: Any) -> None:
+        The base class judges the epoch, see `keras_dml.losses.unusable_batches`. A subclass that overrides this may add
+        to the logs, and calls `super().on_epoch_end(epoch, logs)`.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            logs: means over the epoch by name, and how many steps had which pairs (`unusable_batches.STEPS_WITH`).
+
+        Raises:
+            ValueError: to end training with an error.
+            NothingLeftToLearn: to end it without one.
+        """
+        unusable_batches.judge_epoch(self, epoch, logs)
+
+    def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> keras.Variable:
+        """As in Keras, but the weight keeps its type wherever the loss is computed."""
+        return super().add_weight(*args, autocast=autocast, **kwargs)
+
+    def build(self, labels_shape: Shape, embeddings_shape: Shape) -> None:
         if getattr(self, "built", False):
             return
         embedding_dim = embeddings_shape[-1]
@@ -146,80 +142,80 @@ class EmbeddingLoss(keras.layers.Layer):
         self.add_weights(int(embedding_dim))
         self.built = True
 
-    def __call__(self, labels: Any, embeddings: Any, **kwargs: Any) -> Any:
+    def compute(self, batch: EmbeddingBatch) -> LossOutput:
+        """Everything the loss knows about a batch; builds the loss on first use.
+
+        Args:
+            batch: see `EmbeddingBatch.create`.
+
+        Raises:
+            ValueError: if the loss needs a pair scorer and the batch has none, and eagerly for labels that the loss has
+                no weights for.
+        """
+        if self.needs_pair_scorer and batch.pair_scorer is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a `pair_scorer` layer. Received: pair_scorer=None. "
+                "Pass one, for example MetricLearner(..., pair_scorer=PDDMUnit())."
+            )
+        if not self.built:
+            self.build((None,), (None, batch.embeddings.shape[1]))
+        batch = batch.cast(self.compute_dtype)
+        output = LossOutput(*self.compute_loss(batch))
+        loss = output.loss
+        if self.num_classes is not None:
+            loss = unusable_batches.nan_outside(loss, batch.labels, self.num_classes, type(self).__name__)
+        pairs = output.pairs
+        if pairs is None and self.uses_keys:
+            pairs = unusable_batches.pair_status(batch, output.loss, output.key_counts, self.needs_negatives)
+        return LossOutput(loss, output.key_counts, dict(output.statistics), pairs)
+
+    def __call__(self, labels: Tensor, embeddings: Tensor, **kwargs: Any) -> Tensor:
         # Keras takes tensors and arrays only; plain lists are handy in a notebook.
         if isinstance(labels, list | tuple):
             labels = np.asarray(labels)
         if isinstance(embeddings, list | tuple):
             embeddings = np.asarray(embeddings)
+        kwargs = rename_arguments(type(self).__name__, kwargs, {"similarity": "pair_scorer"})
+        if "return_usage" in kwargs or "return_statistics" in kwargs:
+            return self._call_as_before(labels, embeddings, **kwargs)
         return super().__call__(labels, embeddings, **kwargs)
+
+    def _call_as_before(
+        self,
+        labels: Tensor,
+        embeddings: Tensor,
+        return_usage: bool = False,
+        return_statistics: bool = False,
+        training: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A call with the older `return_usage` and `return_statistics`."""
+        warn_renamed(
+            "`loss(..., return_usage=..., return_statistics=...)`", "`loss.compute(EmbeddingBatch.create(...))`"
+        )
+        output = self.compute(EmbeddingBatch.create(labels, embeddings, training=bool(training), **kwargs))
+        extras = [*([output.key_counts] if return_usage else []), *([output.statistics] if return_statistics else [])]
+        return (output.loss, *extras) if extras else output.loss
 
     def call(
         self,
-        labels: Any,
-        embeddings: Any,
-        keys: Any = None,
-        key_labels: Any = None,
-        ids: Any = None,
-        key_ids: Any = None,
-        similarity: Callable[..., Any] | None = None,
+        labels: Tensor,
+        embeddings: Tensor,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        pair_scorer: Callable[..., Tensor] | None = None,
         training: bool | None = None,
-        return_usage: bool = False,
-        return_statistics: bool = False,
-    ) -> Any:
-        batch = self._make_batch(labels, embeddings, keys, key_labels, ids, key_ids, similarity, bool(training))
-        loss, usage = self.compute_loss(batch)
-        results = [loss, *([usage] if return_usage else []), *([batch.statistics] if return_statistics else [])]
-        return loss if len(results) == 1 else tuple(results)
-
-    def _make_batch(
-        self,
-        labels: Any,
-        embeddings: Any,
-        keys: Any,
-        key_labels: Any,
-        ids: Any,
-        key_ids: Any,
-        similarity: Callable[..., Any] | None,
-        training: bool,
-    ) -> EmbeddingBatch:
-        if self.needs_similarity and similarity is None:
-            raise ValueError(
-                f"{type(self).__name__} needs a `similarity` layer. Received: similarity=None. "
-                "Pass one, for example MetricLearner(..., similarity=PDDMUnit())."
-            )
-        _check_matrix(embeddings, "embeddings")
-        labels = _as_vector(labels, "labels")
-        _check_length(labels, "labels", embeddings, "embeddings")
-        if ids is not None:
-            ids = _as_vector(ids, "ids")
-            _check_length(ids, "ids", embeddings, "embeddings")
-        if keys is None:
-            if key_labels is not None or key_ids is not None:
-                raise ValueError("`key_labels` and `key_ids` describe `keys`. Received: keys=None. Pass the keys too.")
-            if ids is None:
-                ids = ops.arange(ops.shape(embeddings)[0], dtype="int32")
-            return EmbeddingBatch(embeddings, labels, embeddings, labels, ids, ids, True, similarity, training)
-        if key_labels is None:
-            raise ValueError("`keys` need `key_labels`. Received: key_labels=None.")
-        if (ids is None) != (key_ids is None):
-            raise ValueError("`ids` and `key_ids` go together: pass both or neither.")
-        _check_matrix(keys, "keys")
-        if keys.shape[1] != embeddings.shape[1]:
-            raise ValueError(
-                "`keys` and `embeddings` must have the same width. "
-                f"Received: {keys.shape[1]} and {embeddings.shape[1]} dimensions."
-            )
-        key_labels = _as_vector(key_labels, "key_labels")
-        _check_length(key_labels, "key_labels", keys, "keys")
-        if labels.dtype != key_labels.dtype:
-            labels, key_labels = ops.cast(labels, "int64"), ops.cast(key_labels, "int64")
-        if key_ids is not None:
-            key_ids = _as_vector(key_ids, "key_ids")
-            _check_length(key_ids, "key_ids", keys, "keys")
-            if ids.dtype != key_ids.dtype:
-                ids, key_ids = ops.cast(ids, "int64"), ops.cast(key_ids, "int64")
-        return EmbeddingBatch(embeddings, labels, keys, key_labels, ids, key_ids, False, similarity, training)
+    ) -> Tensor:
+        batch = EmbeddingBatch.create(
+            labels, embeddings, keys, key_labels, ids, key_ids, pair_scorer, training=bool(training)
+        )
+        return self.compute(batch).loss
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "parameter_learning_rate": self.parameter_learning_rate}
+        return {**super().get_config(), "loss_learning_rate": self.loss_learning_rate}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "EmbeddingLoss":
+        return super().from_config({cls.renamed_arguments.get(name, name): value for name, value in config.items()})

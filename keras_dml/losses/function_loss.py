@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.loss_output import LossOutput
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
@@ -32,12 +33,12 @@ class FunctionLoss(EmbeddingLoss):
             raise ValueError(f"`function` must be callable. Received: {function!r}")
         self.function = function
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        if not batch.own_keys:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
+        if not batch.keys_are_queries:
             raise ValueError(
                 f"{self.function!r} takes labels and embeddings only. Received: `keys`. Use a keras_dml loss."
             )
-        return ops.mean(self.function(batch.labels, batch.embeddings)), None
+        return LossOutput(ops.mean(self.function(batch.labels, batch.embeddings)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "function": keras.saving.serialize_keras_object(self.function)}
@@ -47,4 +48,4 @@ class FunctionLoss(EmbeddingLoss):
         config = dict(config)
         if isinstance(config["function"], dict | str):
             config["function"] = keras.saving.deserialize_keras_object(config["function"])
-        return cls(**config)
+        return super().from_config(config)

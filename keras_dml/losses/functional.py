@@ -4,24 +4,26 @@ from typing import Any
 
 from keras import ops
 
+from keras_dml.typing import Tensor
+
 LOWEST = -1e30
 """Stands in for minus infinity where infinities would turn into NaN in a gradient."""
 
 
-def safe_sqrt(values: Any) -> Any:
+def safe_sqrt(values: Tensor) -> Tensor:
     """Square root with gradient 0 at 0, in place of an infinite one."""
     positive = values > 0
     return ops.where(positive, ops.sqrt(ops.where(positive, values, 1.0)), 0.0)
 
 
-def row_distances(x: Any, y: Any) -> Any:
+def row_distances(x: Tensor, y: Tensor) -> Tensor:
     """`(n,)` Euclidean distances of the rows of `x` and `y`, `(n, d)` each."""
     return safe_sqrt(ops.sum(ops.square(x - y), axis=1))
 
 
 @ops.custom_gradient
-def _self_similarities(x: Any) -> Any:
-    def gradient(*args: Any, upstream: Any = None) -> Any:
+def _self_similarities(x: Tensor) -> Tensor:
+    def gradient(*args: Any, upstream: Tensor | None = None) -> Tensor:
         if upstream is None:
             (upstream,) = args
         return ops.matmul(upstream + ops.transpose(upstream), x)
@@ -29,7 +31,7 @@ def _self_similarities(x: Any) -> Any:
     return ops.matmul(x, ops.transpose(x)), gradient
 
 
-def similarities(x: Any, y: Any) -> Any:
+def similarities(x: Tensor, y: Tensor) -> Tensor:
     """`(n, m)` inner products of the rows of `x` `(n, d)` and `y` `(m, d)`."""
     if x is y:
         # The two products of the backward pass, G x and G' x, become one.
@@ -37,14 +39,14 @@ def similarities(x: Any, y: Any) -> Any:
     return ops.matmul(x, ops.transpose(y))
 
 
-def squared_distances(x: Any, y: Any) -> Any:
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """`(n, m)` squared Euclidean distances of the rows of `x` `(n, d)` and `y` `(m, d)`, not negative."""
     squares = ops.sum(ops.square(x), axis=1)
     key_squares = squares if x is y else ops.sum(ops.square(y), axis=1)
     return ops.maximum(squares[:, None] + key_squares[None, :] - 2.0 * similarities(x, y), 0.0)
 
 
-def masked_logsumexp(values: Any, mask: Any, axis: int = 1) -> Any:
+def masked_logsumexp(values: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
     """`log(sum(exp(values)))` over the entries in `mask`; `LOWEST` where there is none."""
     masked = ops.where(mask, values, LOWEST)
     greatest = ops.stop_gradient(ops.max(masked, axis=axis, keepdims=True))
@@ -54,12 +56,12 @@ def masked_logsumexp(values: Any, mask: Any, axis: int = 1) -> Any:
     return ops.where(some, ops.log(ops.where(some, total, 1.0)) + ops.squeeze(greatest, axis=axis), LOWEST)
 
 
-def masked_mean(values: Any, mask: Any) -> Any:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of a vector over the entries in `mask`; 0 where there is none."""
     return ops.sum(ops.where(mask, values, 0.0)) / ops.maximum(ops.sum(ops.cast(mask, values.dtype)), 1.0)
 
 
-def l2_normalize(x: Any) -> Any:
+def l2_normalize(x: Tensor) -> Tensor:
     """Rows of `x` `(n, d)` scaled to unit length, whatever their length; a row of zeros stays zero."""
     greatest = ops.stop_gradient(ops.max(ops.abs(x), axis=1, keepdims=True))
     # Squares of very long or very short rows would overflow or vanish.
@@ -68,11 +70,11 @@ def l2_normalize(x: Any) -> Any:
     return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
 
 
-def row_norms(x: Any) -> Any:
+def row_norms(x: Tensor) -> Tensor:
     """`(n,)` Euclidean lengths of the rows of `x` `(n, d)`."""
     return safe_sqrt(ops.sum(ops.square(x), axis=1))
 
 
-def count_rows(rows: Any, mask: Any, count: Any) -> Any:
+def count_rows(rows: Tensor, mask: Tensor, count: Tensor) -> Tensor:
     """`(count,)` float32: how often each row number occurs in `rows` `(n,)` where `mask` holds."""
     return ops.segment_sum(ops.cast(mask, "float32"), rows, num_segments=count)

@@ -8,8 +8,11 @@ from keras import ops
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import masked_logsumexp, masked_mean, row_norms, safe_sqrt, squared_distances
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 
 
+@register_loss("generalized_lifted_structure")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class GeneralizedLiftedStructureLoss(EmbeddingLoss):
     """Weighs all positives against all negatives of each anchor, on unnormalised embeddings.
@@ -18,7 +21,7 @@ class GeneralizedLiftedStructureLoss(EmbeddingLoss):
     and a negative; both means are 0 where there is none. Build the encoder with unnormalised output, and DAS with
     `normalize=False`.
 
-    The usage vector counts, for each key, the anchors with a positive term that have it as positive or negative.
+    `key_counts` are, for each key, the anchors with a positive term that have it as positive or negative.
 
     Args:
         margin: distance beyond which negatives weigh little.
@@ -34,7 +37,7 @@ class GeneralizedLiftedStructureLoss(EmbeddingLoss):
         self.margin = margin
         self.norm_weight = norm_weight
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         distances = safe_sqrt(squared_distances(batch.embeddings, batch.keys))
         valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
         pull = masked_logsumexp(distances, batch.positives)
@@ -42,8 +45,8 @@ class GeneralizedLiftedStructureLoss(EmbeddingLoss):
         terms = ops.relu(ops.where(valid, pull + push, 0.0))
         norm = ops.where(ops.any(valid), ops.mean(row_norms(batch.embeddings)), 0.0)
         pairs = ops.logical_and(ops.logical_or(batch.positives, batch.negatives), (terms > 0)[:, None])
-        usage = ops.sum(ops.cast(pairs, "float32"), axis=0)
-        return masked_mean(terms, valid) + self.norm_weight * norm, usage
+        key_counts = ops.sum(ops.cast(pairs, "float32"), axis=0)
+        return LossOutput(masked_mean(terms, valid) + self.norm_weight * norm, key_counts)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "norm_weight": self.norm_weight}

@@ -5,13 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dml.losses.class_range import check_class_range, nan_outside
-from keras_dml.losses.embedding_batch import EmbeddingBatch
-from keras_dml.losses.tuple_loss import TupleLoss
+from keras_dml.losses.registry import register_loss
+from keras_dml.losses.sampled_triplet_loss import SampledTripletLoss
+from keras_dml.typing import Tensor
 
 
+@register_loss("margin")
 @keras.saving.register_keras_serializable(package="keras_dml")
-class MarginLoss(TupleLoss):
+class MarginLoss(SampledTripletLoss):
     """Separates positives from negatives at a learned distance of each class.
 
     For a sampled triplet `relu(D_ap - beta_y + margin) + relu(beta_y - D_an + margin)`, with
@@ -24,8 +25,8 @@ class MarginLoss(TupleLoss):
         num_classes: number of training classes, for one boundary each; None for one boundary that all share.
         beta: where the boundaries start.
         margin: half the width of the band around a boundary.
-        sampler: a name `keras_dml.mining.get` knows, or a `Sampler`.
-        parameter_learning_rate: learning rate of the boundaries.
+        miner: a name `keras_dml.mining.get` knows, or a `Miner`.
+        loss_learning_rate: learning rate of the boundaries.
 
     Reference: Wu et al., ICCV 2017, section 4.3; constants of the DAS code.
     """
@@ -35,11 +36,11 @@ class MarginLoss(TupleLoss):
         num_classes: int | None = None,
         beta: float = 1.2,
         margin: float = 0.2,
-        sampler: Any = "distance_weighted",
-        parameter_learning_rate: float | None = 5e-4,
+        miner: Any = "distance_weighted",
+        loss_learning_rate: float | None = 5e-4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(sampler=sampler, parameter_learning_rate=parameter_learning_rate, **kwargs)
+        super().__init__(miner=miner, loss_learning_rate=loss_learning_rate, **kwargs)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"`num_classes` must be positive, or None. Received: num_classes={num_classes}")
         if margin < 0:
@@ -56,18 +57,9 @@ class MarginLoss(TupleLoss):
             dtype="float32",
         )
 
-    def check_labels(self, labels: Any) -> None:
-        super().check_labels(labels)
-        if self.num_classes is not None:
-            check_class_range(labels, self.num_classes, type(self).__name__)
-
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
-        loss, usage = super().compute_loss(batch)
-        if self.num_classes is not None:
-            loss = nan_outside(loss, batch.labels, self.num_classes, type(self).__name__)
-        return loss, usage
-
-    def triplet_loss(self, anchors: Any, positives: Any, negatives: Any, labels: Any, valid: Any) -> Any:
+    def triplet_loss(
+        self, anchors: Tensor, positives: Tensor, negatives: Tensor, labels: Tensor, valid: Tensor
+    ) -> Tensor:
         if self.num_classes is None:
             boundary = self.boundaries[0]
         else:

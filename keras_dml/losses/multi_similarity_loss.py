@@ -8,8 +8,11 @@ from keras import ops
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import LOWEST, masked_logsumexp, masked_mean, similarities
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 
 
+@register_loss("multi_similarity")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class MultiSimilarityLoss(EmbeddingLoss):
     """Weighs the hard pairs of each anchor by their similarity.
@@ -19,7 +22,7 @@ class MultiSimilarityLoss(EmbeddingLoss):
     is averaged over the anchors that keep both kinds. tensorflow-similarity's loss of this name (see `similarity`)
     averages the same terms over all anchors.
 
-    The usage vector counts, for each key, the anchors that keep it.
+    `key_counts` are, for each key, the anchors that keep it.
 
     Args:
         alpha: sharpness of the positive term.
@@ -41,7 +44,7 @@ class MultiSimilarityLoss(EmbeddingLoss):
         self.base = base
         self.epsilon = epsilon
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         scores = similarities(batch.embeddings, batch.keys)
         hardest_positive = ops.min(ops.where(batch.positives, scores, -LOWEST), axis=1, keepdims=True)
         hardest_negative = ops.max(ops.where(batch.negatives, scores, LOWEST), axis=1, keepdims=True)
@@ -51,7 +54,7 @@ class MultiSimilarityLoss(EmbeddingLoss):
         pull = ops.softplus(masked_logsumexp(-self.alpha * (scores - self.base), positives)) / self.alpha
         push = ops.softplus(masked_logsumexp(self.beta * (scores - self.base), negatives)) / self.beta
         kept = ops.logical_and(ops.logical_or(positives, negatives), valid[:, None])
-        return masked_mean(pull + push, valid), ops.sum(ops.cast(kept, "float32"), axis=0)
+        return LossOutput(masked_mean(pull + push, valid), ops.sum(ops.cast(kept, "float32"), axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {

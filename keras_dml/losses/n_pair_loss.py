@@ -8,9 +8,13 @@ from keras import ops
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import count_rows, masked_logsumexp, masked_mean, row_norms, similarities
-from keras_dml.mining.random_sampler import RandomSampler
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
+from keras_dml.mining.random_miner import RandomMiner
+from keras_dml.utils.deprecation import renamed_property
 
 
+@register_loss("n_pair")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class NPairLoss(EmbeddingLoss):
     """Tells one positive from all negatives by inner products of unnormalised embeddings.
@@ -19,7 +23,7 @@ class NPairLoss(EmbeddingLoss):
     `mean log(1 + sum_n exp(a.n - a.p)) + norm_weight * mean |x|`, both means 0 where no anchor has a positive and a
     negative. Build the encoder with unnormalised output, and DAS with `normalize=False`.
 
-    The usage vector counts drawn positives and, for each anchor with a positive, its negatives.
+    `key_counts` count drawn positives and, for each anchor with a positive, its negatives.
 
     Args:
         norm_weight: weight of the mean length of the divided embeddings.
@@ -32,6 +36,8 @@ class NPairLoss(EmbeddingLoss):
 
     normalized_inputs = False
 
+    sampler = renamed_property("sampler", "miner")
+
     def __init__(
         self, norm_weight: float = 0.005, divisor: float = 4.0, seed: int | None = None, **kwargs: Any
     ) -> None:
@@ -41,20 +47,20 @@ class NPairLoss(EmbeddingLoss):
         self.norm_weight = norm_weight
         self.divisor = divisor
         self.seed = seed
-        self.sampler = RandomSampler(seed=seed)
+        self.miner = RandomMiner(seed=seed)
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         embeddings = batch.embeddings / self.divisor
-        keys = embeddings if batch.own_keys else batch.keys / self.divisor
+        keys = embeddings if batch.keys_are_queries else batch.keys / self.divisor
         products = similarities(embeddings, keys)
-        _, positive, _, valid = self.sampler(products, batch.positives, batch.negatives)
+        _, positive, _, valid = self.miner(products, batch.positives, batch.negatives)
         positive_product = ops.squeeze(ops.take_along_axis(products, positive[:, None], axis=1), axis=1)
         against = masked_logsumexp(products, batch.negatives) - positive_product
         loss = masked_mean(ops.softplus(ops.where(valid, against, 0.0)), valid)
         norm = ops.where(ops.any(valid), ops.mean(row_norms(embeddings)), 0.0)
-        usage = count_rows(positive, valid, ops.shape(keys)[0])
-        usage = usage + ops.sum(ops.cast(ops.logical_and(batch.negatives, valid[:, None]), "float32"), axis=0)
-        return loss + self.norm_weight * norm, usage
+        key_counts = count_rows(positive, valid, ops.shape(keys)[0])
+        key_counts = key_counts + ops.sum(ops.cast(ops.logical_and(batch.negatives, valid[:, None]), "float32"), axis=0)
+        return LossOutput(loss + self.norm_weight * norm, key_counts)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,8 +7,11 @@ from keras import ops
 
 from keras_dml.losses.functional import masked_logsumexp, masked_mean
 from keras_dml.losses.proxy_loss import ProxyLoss
+from keras_dml.losses.registry import register_loss
+from keras_dml.typing import Tensor
 
 
+@register_loss("proxy_anchor")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class ProxyAnchorLoss(ProxyLoss):
     """Takes each proxy as an anchor and weighs the batch's embeddings by their hardness.
@@ -21,7 +24,7 @@ class ProxyAnchorLoss(ProxyLoss):
         num_classes: number of training classes.
         alpha: sharpness.
         delta: margin.
-        parameter_learning_rate: learning rate of the proxies, 100 times the network's in the authors' code.
+        loss_learning_rate: learning rate of the proxies, 100 times the network's in the authors' code.
         seed: an integer for proxies that start the same in each run, or None.
 
     Reference: Kim et al., CVPR 2020, equation 4.
@@ -34,7 +37,7 @@ class ProxyAnchorLoss(ProxyLoss):
         self.alpha = alpha
         self.delta = delta
 
-    def proxy_loss(self, cosines: Any, labels: Any) -> Any:
+    def proxy_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
         positives = ops.equal(labels[:, None], ops.arange(self.num_classes, dtype=labels.dtype)[None, :])
         negatives = ops.logical_not(positives)
         pull = ops.softplus(masked_logsumexp(-self.alpha * (cosines - self.delta), positives, axis=0))

@@ -4,37 +4,39 @@ from typing import Any
 
 import keras
 
-from keras_dml.losses.class_range import check_class_range, nan_outside
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import l2_normalize, similarities
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.typing import Tensor
 
 
 class ProxyLoss(EmbeddingLoss):
     """Base of losses that compare embeddings with one learned proxy for each class.
 
     Proxies are float32 weights `(num_classes, d)`. Embeddings and proxies are normalised on entry. A subclass
-    overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there is no usage vector.
+    overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there are no `key_counts`.
 
     Labels outside `[0, num_classes)` raise in eager mode; in a graph the loss becomes NaN and every gradient 0.
 
     Args:
         num_classes: number of training classes.
-        parameter_learning_rate: learning rate of the proxies.
+        loss_learning_rate: learning rate of the proxies.
         seed: an integer for proxies that start the same in each run, or None.
     """
 
     normalized_inputs = None
     uses_keys = False
+    num_classes: int
 
     def __init__(
         self,
         num_classes: int,
-        parameter_learning_rate: float | None = 1e-2,
+        loss_learning_rate: float | None = 1e-2,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(parameter_learning_rate=parameter_learning_rate, **kwargs)
+        super().__init__(loss_learning_rate=loss_learning_rate, **kwargs)
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
         self.num_classes = num_classes
@@ -50,10 +52,7 @@ class ProxyLoss(EmbeddingLoss):
             dtype="float32",
         )
 
-    def check_labels(self, labels: Any) -> None:
-        check_class_range(labels, self.num_classes, type(self).__name__)
-
-    def proxy_loss(self, cosines: Any, labels: Any) -> Any:
+    def proxy_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """The loss from cosines `(n, num_classes)` and labels `(n,)`, which may be out of range.
 
         Returns:
@@ -61,10 +60,9 @@ class ProxyLoss(EmbeddingLoss):
         """
         raise NotImplementedError(f"{type(self).__name__} does not override `proxy_loss`.")
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         cosines = similarities(l2_normalize(batch.embeddings), l2_normalize(self.proxies))
-        loss = self.proxy_loss(cosines, batch.labels)
-        return nan_outside(loss, batch.labels, self.num_classes, type(self).__name__), None
+        return LossOutput(self.proxy_loss(cosines, batch.labels))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes, "seed": self.seed}

@@ -7,8 +7,11 @@ from keras import ops
 
 from keras_dml.losses.normalized_softmax_loss import cross_entropy
 from keras_dml.losses.proxy_loss import ProxyLoss
+from keras_dml.losses.registry import register_loss
+from keras_dml.typing import Tensor
 
 
+@register_loss("proxy_nca")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class ProxyNCALoss(ProxyLoss):
     """Cross-entropy over squared distances from the class proxies (ProxyNCA++).
@@ -19,7 +22,7 @@ class ProxyNCALoss(ProxyLoss):
     Args:
         num_classes: number of training classes.
         temperature: what squared distances are divided by.
-        parameter_learning_rate: learning rate of the proxies (ours).
+        loss_learning_rate: learning rate of the proxies (ours).
         seed: an integer for proxies that start the same in each run, or None.
 
     Reference: Teh et al., ECCV 2020, equation 6 and section 3.4 (temperature 1/9).
@@ -31,7 +34,7 @@ class ProxyNCALoss(ProxyLoss):
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature = temperature
 
-    def proxy_loss(self, cosines: Any, labels: Any) -> Any:
+    def proxy_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
         squared_distances = ops.maximum(2.0 - 2.0 * cosines, 0.0)
         return cross_entropy(-squared_distances / self.temperature, labels)
 

@@ -1,57 +1,56 @@
 """Losses by name."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Final
 
 import keras
 
-from keras_dml.losses.arcface_loss import ArcFaceLoss
-from keras_dml.losses.contrastive_loss import ContrastiveLoss
-from keras_dml.losses.cross_batch_memory import CrossBatchMemory
-from keras_dml.losses.double_header_hinge import DoubleHeaderHinge
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.function_loss import FunctionLoss
-from keras_dml.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
-from keras_dml.losses.margin_loss import MarginLoss
-from keras_dml.losses.multi_similarity_loss import MultiSimilarityLoss
-from keras_dml.losses.n_pair_loss import NPairLoss
-from keras_dml.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
-from keras_dml.losses.proxy_anchor_loss import ProxyAnchorLoss
-from keras_dml.losses.proxy_nca_loss import ProxyNCALoss
-from keras_dml.losses.similarity_loss import SimilarityLoss, is_similarity_loss
-from keras_dml.losses.spherical_embedding_constraint import SphericalEmbeddingConstraint
-from keras_dml.losses.sup_con_loss import SupConLoss
-from keras_dml.losses.triplet_loss import TripletLoss
-from keras_dml.utils.suggestions import unknown_name
+from keras_dml.losses.tf_similarity_loss import TFSimilarityLoss, is_similarity_loss
+from keras_dml.utils.class_registry import C, ClassRegistry
 
-_CLASSES: Final[dict[str, type[EmbeddingLoss]]] = {
-    "arcface": ArcFaceLoss,
-    "contrastive": ContrastiveLoss,
-    "cross_batch_memory": CrossBatchMemory,
-    "double_header_hinge": DoubleHeaderHinge,
-    "generalized_lifted_structure": GeneralizedLiftedStructureLoss,
-    "margin": MarginLoss,
-    "multi_similarity": MultiSimilarityLoss,
-    "n_pair": NPairLoss,
-    "normalized_softmax": NormalizedSoftmaxLoss,
-    "proxy_anchor": ProxyAnchorLoss,
-    "proxy_nca": ProxyNCALoss,
-    "spherical_embedding_constraint": SphericalEmbeddingConstraint,
-    "sup_con": SupConLoss,
-    "triplet": TripletLoss,
-}
+LOSSES: Final[ClassRegistry[EmbeddingLoss]] = ClassRegistry("loss")
+
+
+def register_loss(name: str) -> Callable[[C], C]:
+    """A class decorator: `get(name)`, `MetricLearner.compile(loss=name)` and recipes then know the class by that name.
+
+    It stands above `keras.saving.register_keras_serializable`, which saving needs. Works outside of this package too.
+
+    Raises:
+        ValueError: When it is applied, if the name belongs to another class.
+
+    Example:
+        >>> @register_loss("mean_length")
+        ... @keras.saving.register_keras_serializable(package="mine")
+        ... class MeanLength(EmbeddingLoss): ...
+    """
+    return LOSSES.register(name)
 
 
 def names() -> tuple[str, ...]:
     """The names `get` knows."""
-    return tuple(_CLASSES)
+    return tuple(LOSSES)
 
 
 def loss_class(name: str) -> type[EmbeddingLoss]:
-    """The class of the loss called `name`; an unknown name lists the known ones, the nearest first."""
-    if name not in _CLASSES:
-        raise ValueError(unknown_name("loss", name, _CLASSES))
-    return _CLASSES[name]
+    """The class of the loss called `name`.
+
+    Raises:
+        ValueError: If there is none; the text lists the known names, the nearest first.
+    """
+    return LOSSES[name]
+
+
+def required_arguments(loss: type[EmbeddingLoss]) -> list[str]:
+    """The constructor arguments without a default."""
+    return [
+        name
+        for name, parameter in inspect.signature(loss).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
 
 
 def get(identifier: Any) -> EmbeddingLoss:
@@ -59,7 +58,7 @@ def get(identifier: Any) -> EmbeddingLoss:
 
     Args:
         identifier: a loss of this package (returned as it is), a name such as "margin" (built with its defaults), a
-            serialised loss, a tensorflow-similarity loss, a Keras loss, or a function of labels and embeddings.
+            serialized loss, a tensorflow-similarity loss, a Keras loss, or a function of labels and embeddings.
 
     Raises:
         ValueError: for an unknown name (the known ones are listed, the nearest first), for a loss class in place of
@@ -71,11 +70,7 @@ def get(identifier: Any) -> EmbeddingLoss:
         raise ValueError(f"A loss must be an instance. Received: the class {identifier.__name__}. Call it first.")
     if isinstance(identifier, str):
         loss = loss_class(identifier)
-        required = [
-            name
-            for name, parameter in inspect.signature(loss).parameters.items()
-            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
+        required = required_arguments(loss)
         if required:
             arguments = ", ".join(f"{name}=..." for name in required)
             raise ValueError(
@@ -86,7 +81,7 @@ def get(identifier: Any) -> EmbeddingLoss:
     if isinstance(identifier, dict):
         return get(keras.saving.deserialize_keras_object(identifier))
     if is_similarity_loss(identifier):
-        return SimilarityLoss.from_instance(identifier)
+        return TFSimilarityLoss.from_instance(identifier)
     if callable(identifier):
         return FunctionLoss(identifier)
     raise ValueError(

@@ -1,5 +1,6 @@
 """Spherical embedding constraint."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -7,9 +8,12 @@ from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.functional import l2_normalize, row_norms
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 from keras_dml.losses.wrapper_loss import WrapperLoss
 
 
+@register_loss("spherical_embedding_constraint")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class SphericalEmbeddingConstraint(WrapperLoss):
     """Adds to any loss a penalty on embeddings whose length differs from the average length (SEC).
@@ -55,7 +59,7 @@ class SphericalEmbeddingConstraint(WrapperLoss):
             trainable=False,
         )
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         norms = row_norms(batch.embeddings)
         current = ops.stop_gradient(ops.mean(norms))
         mean = ops.convert_to_tensor(self.mean_norm)
@@ -65,18 +69,10 @@ class SphericalEmbeddingConstraint(WrapperLoss):
             self.mean_norm.assign(mean)
         else:
             mean = ops.where(mean < 0, current, mean)
-        loss, usage = self.loss(
-            batch.labels,
-            l2_normalize(batch.embeddings),
-            keys=None if batch.own_keys else l2_normalize(batch.keys),
-            key_labels=None if batch.own_keys else batch.key_labels,
-            ids=batch.ids,
-            key_ids=None if batch.own_keys else batch.key_ids,
-            similarity=batch.similarity,
-            training=batch.training,
-            return_usage=True,
-        )
-        return loss + self.weight * ops.mean(ops.square(norms - mean)), usage
+        embeddings = l2_normalize(batch.embeddings)
+        keys = embeddings if batch.keys_are_queries else l2_normalize(batch.keys)
+        output = self.loss.compute(dataclasses.replace(batch, embeddings=embeddings, keys=keys))
+        return output._replace(loss=output.loss + self.weight * ops.mean(ops.square(norms - mean)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight": self.weight, "momentum": self.momentum}

@@ -8,8 +8,11 @@ from keras import ops
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.functional import masked_logsumexp, masked_mean, similarities
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.losses.registry import register_loss
 
 
+@register_loss("sup_con")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class SupConLoss(EmbeddingLoss):
     """Cross-entropy of each positive against everything else in the batch.
@@ -17,7 +20,7 @@ class SupConLoss(EmbeddingLoss):
     With S the inner product over the temperature, `logsumexp_k S_ak - mean_p S_ap`, k over positives and negatives,
     averaged over the anchors that have a positive.
 
-    The usage vector counts, for each key, the anchors with a positive that are compared with it.
+    `key_counts` are, for each key, the anchors with a positive that are compared with it.
 
     Args:
         temperature: what inner products are divided by.
@@ -25,25 +28,24 @@ class SupConLoss(EmbeddingLoss):
     Reference: Khosla et al., NeurIPS 2020, equation 2.
     """
 
+    # Unlike other losses of pairs, it learns from one class as well: it spreads what it cannot tell apart.
+    needs_negatives = False
+
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if temperature <= 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature = temperature
 
-    def check_labels(self, labels: Any) -> None:
-        # Unlike other losses of pairs, it learns from one class as well: it spreads what it cannot tell apart.
-        self._check_pairs(labels, need_negatives=False)
-
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         scores = similarities(batch.embeddings, batch.keys) / self.temperature
         others = ops.logical_or(batch.positives, batch.negatives)
         counts = ops.sum(ops.cast(batch.positives, scores.dtype), axis=1)
         valid = counts > 0
         positive = ops.sum(ops.where(batch.positives, scores, 0.0), axis=1) / ops.maximum(counts, 1.0)
         terms = ops.where(valid, masked_logsumexp(scores, others) - positive, 0.0)
-        usage = ops.sum(ops.cast(ops.logical_and(others, valid[:, None]), "float32"), axis=0)
-        return masked_mean(terms, valid), usage
+        key_counts = ops.sum(ops.cast(ops.logical_and(others, valid[:, None]), "float32"), axis=0)
+        return LossOutput(masked_mean(terms, valid), key_counts)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -1,8 +1,10 @@
 """Hard quadruplets, mined from a matrix of learned similarities."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras import ops
+
+from keras_dml.typing import Tensor
 
 STRATEGIES = ("batch", "anchor", "pair")
 
@@ -13,25 +15,25 @@ class Quadruplets(NamedTuple):
     A row that is not `valid` holds arbitrary indices within range: mask what is computed from it.
     """
 
-    anchor: Any
+    anchor: Tensor
     """`i`, row of the queries."""
-    positive: Any
+    positive: Tensor
     """`j`, row of the keys: the positive least similar to `i`."""
-    anchor_negative: Any
+    anchor_negative: Tensor
     """`k`, row of the keys: the negative most similar to `i`."""
-    positive_negative: Any
+    positive_negative: Tensor
     """`l`, the negative most similar to `j`: row of the keys; where the keys are not the queries, row of the
     queries."""
-    valid: Any
+    valid: Tensor
     """bool: whether the row is a quadruplet."""
 
 
 def hard_quadruplets(
-    scores: Any,
-    labels: Any,
-    key_labels: Any = None,
-    ids: Any = None,
-    key_ids: Any = None,
+    scores: Tensor,
+    labels: Tensor,
+    key_labels: Tensor | None = None,
+    ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
     strategy: str = "batch",
 ) -> Quadruplets:
     """Find the quadruplets that a similarity judges hardest.

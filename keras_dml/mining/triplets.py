@@ -1,6 +1,8 @@
-"""What a sampler returns."""
+"""What a miner returns."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from keras_dml.typing import Tensor
 
 
 class Triplets(NamedTuple):
@@ -14,7 +16,7 @@ class Triplets(NamedTuple):
             mean nothing, though they are rows that exist.
     """
 
-    anchor: Any
-    positive: Any
-    negative: Any
-    valid: Any
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+    valid: Tensor

@@ -1,8 +1,7 @@
 """The model that trains an encoder: encoder forward, augmentation, loss on the union, gradient step."""
 
-import math
 import types
-from collections.abc import Sequence
+import warnings
 from typing import Any
 
 import keras
@@ -10,9 +9,15 @@ import tensorflow as tf
 from keras import ops
 
 from keras_dml import losses
+from keras_dml.backbones.pixel_values import expects_bytes
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
+from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
+from keras_dml.models.epoch_hook import EpochHook
+from keras_dml.typing import Shape, Tensor
+from keras_dml.utils.deprecation import renamed_property, warn_renamed
 
-Logs = dict[str, tf.Tensor]
+Logs = dict[str, Tensor]
+STEPS_WITH_BYTES = "steps_with_pixels_above_1"
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
@@ -27,14 +32,14 @@ class MetricLearner(keras.Model):
         encoder: Model from images to embeddings `(batch, dim)`.
         augmentation: Layer called as `layer(embeddings, labels, training=True)`, such as
             `keras_dml.layers.DASAugmentation`; it returns embeddings and labels, the real rows first. Used in
-            training only.
-        similarity: Learned similarity, such as `keras_dml.layers.PDDMUnit`, given to losses that ask for one.
+            training only. One that implements `EpochHook` is told of the end of every epoch.
+        pair_scorer: Scores pairs of embeddings, such as `keras_dml.layers.PDDMUnit`; given to losses that ask for one.
         l2_decay: Coupled weight decay: `l2_decay * w` is added to the gradient of every encoder weight `w`, as
             PyTorch's Adam does. (A Keras optimizer's own `weight_decay` is decoupled, as in AdamW.)
         clip_norm: Global norm that the encoder's gradient is clipped to, before the decay is added.
         frozen_batch_norm: Runs the encoder in inference mode while training, so that batch normalisation uses its
             moving statistics; its scale and shift still train. Dropout inside the encoder is off as well.
-        auxiliary_weight: With a number w, the loss is `L(real) + w L(real + produced)`, each with a sampler call of
+        auxiliary_weight: With a number w, the loss is `L(real) + w L(real + produced)`, each with a miner call of
             its own, instead of `L(real + produced)`.
 
     Example:
@@ -49,17 +54,22 @@ class MetricLearner(keras.Model):
     Reference: DAS, arXiv 2208.00119, Algorithm 1; the options are those of the authors' training code.
     """
 
+    similarity = renamed_property("similarity", "pair_scorer")
+
     def __init__(
         self,
         encoder: keras.Model,
         augmentation: keras.layers.Layer | None = None,
-        similarity: keras.layers.Layer | None = None,
+        pair_scorer: keras.layers.Layer | None = None,
         l2_decay: float = 0.0,
         clip_norm: float | None = None,
         frozen_batch_norm: bool = False,
         auxiliary_weight: float | None = None,
         **kwargs: Any,
     ) -> None:
+        if "similarity" in kwargs:
+            warn_renamed("`similarity` of MetricLearner", "`pair_scorer`")
+            pair_scorer = kwargs.pop("similarity")
         if not isinstance(encoder, keras.Model):
             raise ValueError(
                 "`encoder` must be a keras.Model from images to embeddings, for example "
@@ -77,27 +87,28 @@ class MetricLearner(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.augmentation = augmentation
-        self.similarity = similarity
+        self.pair_scorer = pair_scorer
         self.l2_decay = l2_decay
         self.clip_norm = clip_norm
         self.frozen_batch_norm = frozen_batch_norm
         self.auxiliary_weight = auxiliary_weight
         self.embedding_loss: losses.EmbeddingLoss | None = None
         self.loss_optimizer: keras.optimizers.Optimizer | None = None
-        self._log_means = _LogMeans()
+        self._epoch = _Epoch()
+        self._pixels_checked = False
         if encoder.built and hasattr(encoder, "output_shape"):
             self._build_heads(encoder.output_shape)
             self.built = True
 
     # ------------------------------------------------------------------ building and compiling
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the encoder on `input_shape`, then whatever works on embeddings."""
         # A symbolic call builds any encoder and tells its output's shape.
         self._build_heads(self.encoder(keras.KerasTensor(input_shape)).shape)
         self.built = True
 
-    def _build_heads(self, embedding_shape: Sequence[int | None]) -> None:
+    def _build_heads(self, embedding_shape: Shape) -> None:
         """Creates every weight beyond the encoder's, and the optimisers' state."""
         if len(embedding_shape) != 2 or embedding_shape[-1] is None:
             raise ValueError(
@@ -108,8 +119,8 @@ class MetricLearner(keras.Model):
         if self.augmentation is not None and not self.augmentation.built:
             # A symbolic call, which builds any layer whatever the signature of its `build`.
             self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
-        if self.similarity is not None and not self.similarity.built:
-            self.similarity.build([shape, shape])
+        if self.pair_scorer is not None and not self.pair_scorer.built:
+            self.pair_scorer.build([shape, shape])
         if self.embedding_loss is not None and not self.embedding_loss.built:
             self.embedding_loss.build((None,), shape)
         # Without these two, Keras would build one optimiser on all trainable weights.
@@ -120,8 +131,8 @@ class MetricLearner(keras.Model):
 
     @property
     def _head_variables(self) -> list[keras.Variable]:
-        """Trainable weights of the loss and of the learned similarity."""
-        owners = [self.embedding_loss, self.similarity]
+        """Trainable weights of the loss and of the pair scorer."""
+        owners = [self.embedding_loss, self.pair_scorer]
         return [variable for owner in owners if owner is not None for variable in owner.trainable_variables]
 
     def compile(
@@ -141,8 +152,8 @@ class MetricLearner(keras.Model):
             optimizer: Trains the encoder.
             loss: A name or an object that `keras_dml.losses.get` takes: a keras_dml loss, a tensorflow-similarity
                 loss, a Keras loss, a function `loss(labels, embeddings)`.
-            loss_optimizer: Trains the weights of the loss (proxies, margins) and of `similarity`. By default a copy
-                of `optimizer` without weight decay, at the rate the loss suggests (`parameter_learning_rate`) where
+            loss_optimizer: Trains the weights of the loss (proxies, margins) and of `pair_scorer`. By default a copy
+                of `optimizer` without weight decay, at the rate the loss suggests (`loss_learning_rate`) where
                 it suggests one.
             metrics: Keras metrics of labels and embeddings.
             run_eagerly: Runs the step in Python, for debugging.
@@ -157,10 +168,10 @@ class MetricLearner(keras.Model):
                 'loss=keras_dml.losses.similarity("multi_similarity")'
             )
         resolved = losses.get(loss)
-        if getattr(resolved, "needs_similarity", False) and self.similarity is None:
+        if resolved.needs_pair_scorer and self.pair_scorer is None:
             raise ValueError(
-                f"The loss {resolved.name!r} scores pairs with a learned similarity, and the model has none. "
-                "Build it as MetricLearner(encoder, similarity=keras_dml.layers.PDDMUnit())"
+                f"The loss {resolved.name!r} needs a pair scorer, and the model has none. "
+                "Build it as MetricLearner(encoder, pair_scorer=keras_dml.layers.PDDMUnit())"
             )
         super().compile(
             optimizer=optimizer,
@@ -176,7 +187,7 @@ class MetricLearner(keras.Model):
             self._tracker.untrack(self.embedding_loss)
         self.embedding_loss = resolved
         self.loss_optimizer = self._make_loss_optimizer(loss_optimizer)
-        self._log_means = _LogMeans()
+        self._epoch = _Epoch()
         # A namespace, which Keras does not look into: the metrics in it are tracked elsewhere.
         self._compile_arguments = types.SimpleNamespace(
             metrics=metrics,
@@ -189,6 +200,7 @@ class MetricLearner(keras.Model):
             self._build_heads(self._embedding_shape)
 
     def _make_loss_optimizer(self, given: Any) -> keras.optimizers.Optimizer:
+        assert self.embedding_loss is not None
         if given is not None:
             return keras.optimizers.get(given)
         main: keras.optimizers.Optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -196,18 +208,17 @@ class MetricLearner(keras.Model):
         config["name"] = f"loss_{config['name']}"
         if "weight_decay" in config:
             config["weight_decay"] = 0.0
-        rate = getattr(self.embedding_loss, "parameter_learning_rate", None)
-        if rate is not None:
-            config["learning_rate"] = rate
+        if self.embedding_loss.loss_learning_rate is not None:
+            config["learning_rate"] = self.embedding_loss.loss_learning_rate
         return type(main).from_config(config)
 
     # ------------------------------------------------------------------ forward
 
-    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Embeds images; see the encoder for shapes."""
         return self.encoder(inputs, training=training)
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.encoder.compute_output_shape(input_shape)
 
     # ------------------------------------------------------------------ steps
@@ -217,22 +228,23 @@ class MetricLearner(keras.Model):
         images, labels = self._unpack(data)
         with tf.GradientTape() as tape:
             embeddings = self(images, training=not self.frozen_batch_norm)
-            value, logs = self._training_loss(labels, embeddings)
+            value, logs, pairs = self._training_loss(labels, embeddings)
             scaled = self.optimizer.scale_loss(value)
         # Only now: a subclassed encoder may have been built by the call above.
         encoder_variables, head_variables = self.encoder.trainable_variables, self._head_variables
         gradients = tape.gradient(scaled, [*encoder_variables, *head_variables])
         self._apply(gradients[: len(encoder_variables)], gradients[len(encoder_variables) :])
+        self._epoch.count_step(pairs, self._some_pixel_above_one(images))
         return self._step_logs(value, logs, labels, embeddings)
 
     def test_step(self, data: Any) -> Logs:
         """The loss of a batch `(images, labels)`, without augmentation."""
         images, labels = self._unpack(data)
         embeddings = self(images, training=False)
-        value = self._loss(labels, embeddings, training=False)
+        value = self._compute_loss(labels, embeddings, training=False).loss
         return self._step_logs(value, {}, labels, embeddings)
 
-    def _unpack(self, data: Any) -> tuple[Any, tf.Tensor]:
+    def _unpack(self, data: Any) -> tuple[Any, Tensor]:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise ValueError(
@@ -251,42 +263,44 @@ class MetricLearner(keras.Model):
             )
         return images, ops.cast(labels, "int32")
 
-    def _training_loss(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, Logs]:
+    def _training_loss(self, labels: Tensor, embeddings: Tensor) -> tuple[Tensor, Logs, losses.PairStatus | None]:
+        """The loss, what to log beside it, and what pairs there were."""
         if self.augmentation is None:
-            value, _, statistics = self._loss_with_usage(labels, embeddings)
-            return value, statistics
+            output = self._compute_loss(labels, embeddings, training=True)
+            return output.loss, self._loss_logs(output), output.pairs
         union, union_labels = self.augmentation(embeddings, labels, training=True)
-        value, usage, statistics = self._loss_with_usage(union_labels, union)
-        logs = dict(statistics)
+        output = self._compute_loss(union_labels, union, training=True)
+        logs = self._loss_logs(output)
         count = ops.shape(embeddings)[0]
         anchors = ops.cast(embeddings, union.dtype)
         # The blocks of produced rows follow the real rows in the same order.
         shifts = ops.reshape(union[count:], (-1, *ops.shape(anchors))) - anchors
         logs["produced_distance"] = ops.mean(ops.sqrt(ops.sum(ops.square(ops.stop_gradient(shifts)), axis=-1)))
-        if usage is not None:
-            logs["produced_share"] = ops.divide_no_nan(ops.sum(usage[count:]), ops.sum(usage))
+        if output.key_counts is not None:
+            logs["produced_share"] = ops.divide_no_nan(ops.sum(output.key_counts[count:]), ops.sum(output.key_counts))
+        value = output.loss
         if self.auxiliary_weight is not None:
-            value = self._loss(labels, embeddings, training=True) + self.auxiliary_weight * value
-        return value, logs
+            value = self._compute_loss(labels, embeddings, training=True).loss + self.auxiliary_weight * value
+        return value, logs, output.pairs
 
-    def _loss(self, labels: tf.Tensor, embeddings: tf.Tensor, training: bool) -> tf.Tensor:
+    def _compute_loss(self, labels: Tensor, embeddings: Tensor, training: bool) -> losses.LossOutput:
         assert self.embedding_loss is not None
-        return self.embedding_loss(labels, embeddings, similarity=self.similarity, training=training)
-
-    def _loss_with_usage(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, Logs]:
-        """Loss, how often each row was used as a key (or None), and the loss's own statistics."""
-        assert self.embedding_loss is not None
-        value, usage, statistics = self.embedding_loss(
-            labels,
-            embeddings,
-            similarity=self.similarity,
-            training=True,
-            return_usage=True,
-            return_statistics=True,
+        return self.embedding_loss.compute(
+            losses.EmbeddingBatch.create(labels, embeddings, pair_scorer=self.pair_scorer, training=training)
         )
-        if usage is not None:
-            statistics = {**statistics, "active_pairs": ops.sum(usage)}
-        return value, usage, statistics
+
+    @staticmethod
+    def _loss_logs(output: losses.LossOutput) -> Logs:
+        logs = dict(output.statistics)
+        if output.key_counts is not None:
+            logs["active_pairs"] = ops.sum(output.key_counts)
+        return logs
+
+    def _some_pixel_above_one(self, images: Any) -> Tensor:
+        """1.0 if the batch may be pixel values in [0, 255], as far as the encoder wants that; a look at two images."""
+        if not tf.is_tensor(images) or not images.dtype.is_floating or not expects_bytes(self.encoder):
+            return ops.ones((), "float32")
+        return ops.cast(ops.any(images[:2] > 1.0), "float32")
 
     def _apply(self, encoder_gradients: list, head_gradients: list) -> None:
         """Clips, decays and applies gradients that `optimizer.scale_loss` may have scaled."""
@@ -322,28 +336,34 @@ class MetricLearner(keras.Model):
         finite = [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in head_gradients if gradient is not None]
         tf.cond(tf.reduce_all(finite), update, lambda: None)
 
-    def _step_logs(self, value: tf.Tensor, logs: Logs, labels: tf.Tensor, embeddings: tf.Tensor) -> Logs:
+    def _step_logs(self, value: Tensor, logs: Logs, labels: Tensor, embeddings: Tensor) -> Logs:
         count = ops.shape(embeddings)[0]
         self._loss_tracker.update_state(value, sample_weight=count)
         result = self.compute_metrics(None, labels, embeddings)
         for name, log in logs.items():
-            result[name] = self._log_means.update(name, log)
+            result[name] = self._epoch.update_mean(name, log)
         return result
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """All metrics, those of the augmentation and of the loss included."""
-        return [*super().metrics, *self._log_means.means.values()]
+        return [*super().metrics, *self._epoch.means.values()]
 
     # ------------------------------------------------------------------ fit
 
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; `RetrievalEvaluation` runs before callbacks that monitor its values.
 
+        At the end of every epoch the augmentation, where it implements `EpochHook`, and the loss judge it. Checking in
+        the step itself would make every step wait for the device.
+
         Raises:
-            ValueError: At the end of an epoch in which the augmentation met labels outside its classes or embeddings
-                that were not finite. Those rows never change its state; checking in the step itself would make
-                every step wait for the device.
+            ValueError: The loss or the augmentation met data that it can learn nothing from or that is wrong, see
+                `keras_dml.losses.unusable_batches` and `DASAugmentation`.
+
+        Warns:
+            UserWarning: Every pair of an epoch had met its margin, so training ends there. Or, once, that no image had
+                a pixel value above 1 while the encoder expects values up to 255.
         """
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
@@ -363,7 +383,7 @@ class MetricLearner(keras.Model):
             **super().get_config(),
             "encoder": serialize(self.encoder),
             "augmentation": None if self.augmentation is None else serialize(self.augmentation),
-            "similarity": None if self.similarity is None else serialize(self.similarity),
+            "pair_scorer": None if self.pair_scorer is None else serialize(self.pair_scorer),
             "l2_decay": self.l2_decay,
             "clip_norm": self.clip_norm,
             "frozen_batch_norm": self.frozen_batch_norm,
@@ -373,7 +393,9 @@ class MetricLearner(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> "MetricLearner":
         config = dict(config)
-        for name in ("encoder", "augmentation", "similarity"):
+        if "similarity" in config:  # the older name
+            config["pair_scorer"] = config.pop("similarity")
+        for name in ("encoder", "augmentation", "pair_scorer"):
             if config[name] is not None:
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
@@ -395,44 +417,85 @@ class MetricLearner(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
 
-class _LogMeans:
-    """Means over an epoch of scalars whose names are known once the step has been traced.
+class _Epoch:
+    """What a training epoch adds up beside the loss.
 
     An object that Keras does not track: what it holds is no part of a saved model.
     """
 
     def __init__(self) -> None:
         self.means: dict[str, keras.metrics.Mean] = {}
+        self._totals = _StepTotals()
 
-    def update(self, name: str, value: tf.Tensor) -> tf.Tensor:
-        """Takes in a step's value and returns the mean so far."""
+    def update_mean(self, name: str, value: Tensor) -> Tensor:
+        """Takes in a step's value and returns the mean so far. Names are known once the step has been traced."""
         if name not in self.means:
             with tf.init_scope():
                 self.means[name] = keras.metrics.Mean(name=name)
         self.means[name].update_state(value)
         return self.means[name].result()
 
+    def count_step(self, pairs: losses.PairStatus | None, pixel_above_one: Tensor) -> None:
+        """Takes in a step's flags, 0 or 1 each."""
+        one = ops.ones((), "float32")
+        flags = losses.PairStatus(one, one, one, one) if pairs is None else pairs
+        self._totals.update_state(ops.stack([one, *flags, pixel_above_one]))
+
+    def reset(self) -> None:
+        self._totals.reset_state()
+
+    def totals(self) -> dict[str, float]:
+        """How many steps there were, and how many of them had what, by name."""
+        names = (STEPS, *STEPS_WITH, STEPS_WITH_BYTES)
+        return dict(zip(names, ops.convert_to_numpy(self._totals.result()).tolist(), strict=True))
+
+
+class _StepTotals(keras.metrics.Metric):
+    """Sums of flags. No metric of the model: `fit` resets those for validation, which comes before the epoch's end."""
+
+    def __init__(self) -> None:
+        super().__init__(name="step_totals", dtype="float32")
+        self.totals = self.add_variable((2 + len(STEPS_WITH),), "zeros", name="totals")
+
+    def update_state(self, flags: Tensor) -> None:
+        self.totals.assign_add(flags)
+
+    def result(self) -> Tensor:
+        return ops.convert_to_tensor(self.totals)
+
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Once an epoch: reports how full the bank is, and stops a run whose data can teach nothing or is wrong."""
+    """Tells augmentation and loss of the end of an epoch, and ends training where they say so."""
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        augmentation = self.model.augmentation
-        if hasattr(augmentation, "raise_if_rejected"):
-            augmentation.raise_if_rejected()
-        loss = self.model.embedding_loss
-        if logs and isinstance(loss, losses.TupleLoss) and not logs.get("active_pairs", 1):
-            raise ValueError(
-                f"No batch of epoch {epoch + 1} gave {loss.name} a triplet, so nothing was learned: a batch needs two "
-                "images of a class and two classes. Draw batches with "
-                "keras_dml.data.ClassBatches(..., images_per_class=2) or more"
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.model._epoch.reset()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = {} if logs is None else logs
+        totals = self.model._epoch.totals()
+        self._check_pixels(totals)
+        # For the hooks alone, not to be reported.
+        logs.update(totals)
+        try:
+            if isinstance(self.model.augmentation, EpochHook):
+                self.model.augmentation.on_epoch_end(epoch, logs)
+            self.model.embedding_loss.on_epoch_end(epoch, logs)
+        except losses.NothingLeftToLearn as reason:
+            warnings.warn(str(reason), UserWarning, stacklevel=2)
+            self.model.stop_training = True
+        finally:
+            for name in totals:
+                logs.pop(name, None)
+
+    def _check_pixels(self, totals: dict[str, float]) -> None:
+        if self.model._pixels_checked or not totals[STEPS]:
+            return
+        self.model._pixels_checked = True
+        if not totals[STEPS_WITH_BYTES]:
+            warnings.warn(
+                f"The encoder {self.model.encoder.name} expects pixel values in [0, 255] and scales them itself, and "
+                "no value of the images looked at in the first epoch was above 1. Feed the images as they are: leave "
+                "out your own division by 255.",
+                UserWarning,
+                stacklevel=2,
             )
-        num_classes = getattr(loss, "num_classes", None)
-        if logs and num_classes is not None and math.isnan(logs.get("loss", 0.0)):
-            raise ValueError(
-                f"The loss {loss.name} was NaN in epoch {epoch + 1}. It is where a label lies outside "
-                f"[0, num_classes={num_classes}): number the training classes from 0 and set `num_classes` to how many "
-                "there are. If labels are right, training has diverged: lower the learning rate"
-            )
-        if logs is not None and hasattr(augmentation, "bank_fill_ratio"):
-            logs["bank_fill"] = float(augmentation.bank_fill_ratio())

@@ -1,6 +1,7 @@
 """Old public names, kept for one version."""
 
 import sys
+import types
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,9 +9,46 @@ from typing import Any
 REMOVAL = "It will go with the version after this one"
 
 
-def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
-    """Warns, at the caller's caller, that `old` is now called `new`."""
+_OURS = ("keras_dml", "zoo", "export")
+
+
+def warn_renamed(old: str, new: str, stacklevel: int | None = None) -> None:
+    """Warns that `old` is now called `new`.
+
+    Args:
+        old: The old name, as the user wrote it.
+        new: The current one.
+        stacklevel: As `warnings.warn` takes it. By default the warning points at the nearest code outside of this
+            project, however many constructors lie between.
+    """
+    if stacklevel is None:
+        frame, stacklevel = sys._getframe(1), 2
+        while frame.f_back is not None and _package(frame) in _OURS:
+            frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(f"{old} is now called {new}. {REMOVAL}.", DeprecationWarning, stacklevel=stacklevel)
+
+
+def _package(frame: types.FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def renamed_property(old: str, new: str) -> property:
+    """A read-only property that still finds an attribute of a Keras object under its old name.
+
+    Keras reads every attribute of what it saves or loads, without meaning this one, so it gets no warning. That it
+    finds the object under both names is what loads files whose weights lie under the old one.
+
+    Args:
+        old: The old name of the attribute.
+        new: Its current one.
+    """
+
+    def find(self: Any) -> Any:
+        if _package(sys._getframe(1)) != "keras":
+            warn_renamed(f"`{old}` of {type(self).__name__}", f"`{new}`")
+        return getattr(self, new)
+
+    return property(find, doc=f"The old name of `{new}`.")
 
 
 def rename_arguments(owner: str, given: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
@@ -30,7 +68,7 @@ def rename_arguments(owner: str, given: Mapping[str, Any], renamed: Mapping[str,
         if current in result or (current != name and current in given):
             raise TypeError(f"{owner} got `{current}` twice, once as the older `{name}`")
         if current != name:
-            warn_renamed(f"`{name}` of {owner}", f"`{current}`", stacklevel=4)
+            warn_renamed(f"`{name}` of {owner}", f"`{current}`")
         result[current] = value
     return result
 

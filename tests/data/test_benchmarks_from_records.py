@@ -5,7 +5,7 @@ import pytest
 import tiny_datasets
 from tiny_pictures import jpeg
 
-from keras_dml.data import ClassBatches, DataError, ImagePreprocessing, RandomResizedCrop, load
+from keras_dml.data import DataError, ImagePreprocessing, PKBatches, RandomResizedCrop, load
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_cub200_cropped(data_dir):
     # Colours of a JPEG are stored at half resolution and interpolated, which ends at the edge of what is decoded.
     np.testing.assert_array_equal(image[1:-1, 1:-1], part[1:-1, 1:-1])
     np.testing.assert_allclose(image, part, atol=16)
-    batches = ClassBatches(cropped.train, ImagePreprocessing(16), 2, 2, augment=RandomResizedCrop(16))
+    batches = PKBatches(cropped.train, ImagePreprocessing(16), 2, 2, augment=RandomResizedCrop(16))
     images, _ = next(iter(batches.dataset()))
     assert images.shape == (4, 16, 16, 3)
 
@@ -107,7 +107,7 @@ def test_same_data_same_fingerprint(data_dir):
 
 def test_batches_read_the_records(data_dir):
     train = load("cars196", data_dir, subset=True).train
-    batches = ClassBatches(train, ImagePreprocessing(30), 2, 3, seed=3)
+    batches = PKBatches(train, ImagePreprocessing(30), 2, 3, seed=3)
     images, labels = next(iter(batches.dataset(first_step=5)))
     rows = batches.rows(5)
     np.testing.assert_array_equal(labels, train.labels[rows])

@@ -10,7 +10,7 @@ import tiny_datasets
 from PIL import Image
 from tiny_pictures import encoded, photograph
 
-from keras_dml.data import ClassBatches, DataError, ImagePreprocessing, RandomResizedCrop, Split, load
+from keras_dml.data import DataError, ImagePreprocessing, PKBatches, RandomResizedCrop, Split, load
 from keras_dml.data.decoding import decode
 
 KINDS = {
@@ -136,7 +136,7 @@ def test_a_bad_image_is_named_wherever_it_is_reached(folder, name):
 def test_training_names_a_bad_image(folder, augment, name):
     (folder / "a" / name).write_bytes(BAD[name])
     train = load("folder", folder).train
-    batches = ClassBatches(train, ImagePreprocessing(16), 2, 8, augment=augment)
+    batches = PKBatches(train, ImagePreprocessing(16), 2, 8, augment=augment)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"'a/{name}' cannot be read"):
         for _ in batches.dataset(steps=10):
             pass
@@ -146,7 +146,7 @@ def test_training_names_one_of_many_bad_images(folder):
     for number in range(3):
         (folder / "a" / f"{number}.jpg").write_bytes(b"no image")
         (folder / "b" / f"{number}.jpg").write_bytes(b"no image")
-    batches = ClassBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2)
+    batches = PKBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2)
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=r"[ab]/\d\.jpg' cannot be read: Unknown image file format"
     ):
@@ -158,7 +158,7 @@ def test_an_augmentation_that_fails_names_the_image(folder):
         with tf.control_dependencies([tf.debugging.Assert(False, ["no"])]):
             return tf.zeros((16, 16, 3))
 
-    batches = ClassBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2, augment=augment)
+    batches = PKBatches(load("folder", folder).train, ImagePreprocessing(16), 2, 2, augment=augment)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"[ab]/\d\.jpg' can be decoded, but"):
         next(iter(batches.dataset()))
 
@@ -168,7 +168,7 @@ def fit(split):
 
     model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(split.num_classes)])
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    batches = ClassBatches(split, ImagePreprocessing(16), 2, 8, augment=RandomResizedCrop(16))
+    batches = PKBatches(split, ImagePreprocessing(16), 2, 8, augment=RandomResizedCrop(16))
     model.fit(batches.dataset(), steps_per_epoch=4, verbose=0)
 
 
@@ -246,7 +246,7 @@ def test_all_kinds_go_through_one_pipeline(tmp_path):
         path.write_bytes(make())
     train = load("folder", tmp_path).train
     for channels in (1, 3):
-        batches = ClassBatches(
+        batches = PKBatches(
             train, ImagePreprocessing(24, channels=channels), 2, 6, augment=RandomResizedCrop(24, channels)
         )
         for images, _ in batches.dataset(steps=3):

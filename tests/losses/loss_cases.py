@@ -1,78 +1,16 @@
-"""Every loss beside a reference written from its formula with loops, in double precision, for the tests to compare."""
+"""Every loss beside a reference written from its formula with loops, in double precision, for the tests to compare.
 
-import dataclasses
+A new loss brings its own in a file `case_NAME.py` here, with a `CASES` of the same form.
+"""
+
 import functools
+import importlib
 import math
-from collections.abc import Callable
+import pathlib
 
-import keras
-import numpy as np
-import tensorflow as tf
-from keras import ops
+from loss_checks import Case, FirstLastMiner, distance, dot, mean, norm, unit
 
-from keras_dml import losses, mining
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class FirstLastSampler(mining.Sampler):
-    """Draws the first positive and the last negative, so that a reference knows the triplets."""
-
-    def sample(self, distances, positives, negatives, uniform, embedding_dim):
-        first = ops.argmax(ops.cast(positives, "int32"), axis=1)
-        ranks = ops.cast(negatives, "int32") * ops.arange(1, distances.shape[1] + 1)[None, :]
-        return ops.cast(first, "int32"), ops.cast(ops.argmax(ranks, axis=1), "int32")
-
-
-class Pairs:
-    """Queries and keys with the pairs spelled out: for each query the rows of its positives and negatives."""
-
-    def __init__(self, x, labels, keys=None, key_labels=None, ids=None, key_ids=None):
-        self.x, self.labels = x, labels
-        if keys is None:
-            keys, key_labels = x, labels
-            ids = key_ids = list(range(len(x)))
-        self.keys = keys
-        self.positives, self.negatives = [], []
-        for i in range(len(x)):
-            self.positives.append([])
-            self.negatives.append([])
-            for j in range(len(keys)):
-                if key_ids is not None and key_ids[j] < 0:
-                    continue
-                if labels[i] != key_labels[j]:
-                    self.negatives[i].append(j)
-                elif key_ids is None or ids[i] != key_ids[j]:
-                    self.positives[i].append(j)
-        self.valid = [i for i in range(len(x)) if self.positives[i] and self.negatives[i]]
-        self.usage = np.zeros(len(keys))
-
-    def triplets(self):
-        for i in self.valid:
-            p, n = self.positives[i][0], self.negatives[i][-1]
-            self.usage[p] += 1
-            self.usage[n] += 1
-            yield i, p, n
-
-
-def distance(a, b):
-    return math.sqrt(sum((u - v) ** 2 for u, v in zip(a, b, strict=True)))
-
-
-def dot(a, b):
-    return sum(u * v for u, v in zip(a, b, strict=True))
-
-
-def norm(a):
-    return math.sqrt(dot(a, a))
-
-
-def unit(a):
-    return [v / norm(a) for v in a] if norm(a) else list(a)
-
-
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values) if values else 0.0
+from keras_dml import losses
 
 
 def contrastive(pairs, weights):
@@ -202,20 +140,10 @@ def arcface(pairs, weights):
     return _cross_entropy(logits, pairs.labels)
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    make: Callable
-    reference: Callable
-    proxies: bool = False
-    """Whether it compares with proxies: keys mean nothing."""
-    normalized: bool = True
-    one_positive: bool = False
-
-
 CASES = {
-    "contrastive": Case(lambda: losses.ContrastiveLoss(sampler=FirstLastSampler()), contrastive),
-    "triplet": Case(lambda: losses.TripletLoss(sampler=FirstLastSampler()), triplet),
-    "margin": Case(lambda: losses.MarginLoss(4, sampler=FirstLastSampler()), margin),
+    "contrastive": Case(lambda: losses.ContrastiveLoss(miner=FirstLastMiner()), contrastive),
+    "triplet": Case(lambda: losses.TripletLoss(miner=FirstLastMiner()), triplet),
+    "margin": Case(lambda: losses.MarginLoss(4, miner=FirstLastMiner()), margin),
     "n_pair": Case(losses.NPairLoss, n_pair, normalized=False, one_positive=True),
     "generalized_lifted_structure": Case(
         losses.GeneralizedLiftedStructureLoss, generalized_lifted_structure, normalized=False
@@ -223,7 +151,7 @@ CASES = {
     "multi_similarity": Case(losses.MultiSimilarityLoss, multi_similarity),
     "sup_con": Case(losses.SupConLoss, sup_con),
     "spherical_embedding_constraint": Case(
-        lambda: losses.SphericalEmbeddingConstraint(losses.TripletLoss(sampler=FirstLastSampler())),
+        lambda: losses.SphericalEmbeddingConstraint(losses.TripletLoss(miner=FirstLastMiner())),
         spherical_embedding_constraint,
         normalized=False,
     ),
@@ -232,61 +160,9 @@ CASES = {
     "proxy_anchor": Case(lambda: losses.ProxyAnchorLoss(4, seed=1), proxy_anchor, proxies=True),
     "arcface": Case(lambda: losses.ArcFaceLoss(4, seed=1), arcface, proxies=True),
 }
+for path in sorted(pathlib.Path(__file__).parent.glob("case_*.py")):
+    CASES.update(importlib.import_module(path.stem).CASES)
 PAIR_CASES = [name for name, case in CASES.items() if not case.proxies]
-# Twice each: enough positives and negatives for both kinds to be chosen among.
-LABELS = np.array([0, 1, 2, 0, 1, 2, 2, 0])
-PAIRED_LABELS = np.array([0, 1, 2, 0, 1, 2, 3, 3])
-
-
-def points(case, seed=0, count=8):
-    """`(count, 2)` points in double precision, on the unit circle where the loss expects that."""
-    generator = np.random.default_rng(seed)
-    angles = generator.uniform(0, 2 * np.pi, count)
-    radii = np.ones(count) if case.normalized else generator.uniform(0.5, 2.0, count)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
-
-
-def labels_for(case):
-    return PAIRED_LABELS if case.one_positive else LABELS
-
-
-def weights_of(loss):
-    return {variable.name: np.asarray(variable.value, "float64") for variable in loss.trainable_variables}
-
-
-def reference_gradient(function, x, step=1e-6):
-    """Central differences of a scalar function of an array."""
-    gradient = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        gradient[index] = (function(ahead) - function(behind)) / (2 * step)
-    return gradient
-
-
-def value_and_gradients(loss, labels, x, jit=None, **arguments):
-    """Value, gradient by x, gradients by the loss's weights and usage; eagerly or (jit True or False) in a graph."""
-    x = tf.constant(x, arguments.pop("dtype", "float32"))
-    if not loss.built:
-        loss.build((None,), (None, x.shape[1]))
-
-    def run(labels, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value, usage = loss(labels, x, return_usage=True, **arguments)
-        gradients = tape.gradient(
-            value, [x, *loss.trainable_variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        usage = tf.zeros(0) if usage is None else usage
-        return value, gradients[0], [tf.convert_to_tensor(gradient) for gradient in gradients[1:]], usage
-
-    if jit is not None:
-        # Compiling takes most of a test's time: a loss is compiled once for each shape.
-        compiled = vars(loss).setdefault("compiled_for_tests", {})
-        run = compiled.setdefault(jit, tf.function(run, jit_compile=jit))
-    value, gradient, weight_gradients, usage = run(tf.constant(labels), x)
-    return value.numpy(), gradient.numpy(), [found.numpy() for found in weight_gradients], usage.numpy()
 
 
 @functools.cache

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loss_cases import FirstLastSampler
+from loss_checks import FirstLastMiner
 
 from keras_dml import losses
 
@@ -29,7 +29,7 @@ def test_memory_holds_the_newest_and_the_loss_is_that_against_it(jit):
     def step(labels, x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            value, usage = memory(labels, x, training=True, return_usage=True)
+            value, usage, *_ = memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))
         return value, tape.gradient(value, x), usage
 
     memory.build((None,), (None, 3))
@@ -44,14 +44,15 @@ def test_memory_holds_the_newest_and_the_loss_is_that_against_it(jit):
         variable = tf.constant(x)
         with tf.GradientTape() as tape:
             tape.watch(variable)
-            expected, counts = plain(
-                labels,
-                variable,
-                keys=seen,
-                key_labels=seen_labels,
-                ids=np.arange(len(seen) - 6, len(seen)),
-                key_ids=np.arange(len(seen)),
-                return_usage=True,
+            expected, counts, *_ = plain.compute(
+                losses.EmbeddingBatch.create(
+                    labels,
+                    variable,
+                    keys=seen,
+                    key_labels=seen_labels,
+                    ids=np.arange(len(seen) - 6, len(seen)),
+                    key_ids=np.arange(len(seen)),
+                )
             )
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         np.testing.assert_allclose(gradient, tape.gradient(expected, variable), rtol=1e-4, atol=1e-6)
@@ -72,8 +73,8 @@ def test_outside_training_the_memory_is_left_alone():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: losses.ContrastiveLoss(sampler=FirstLastSampler()),
-        lambda: losses.TripletLoss(sampler="semi_hard"),
+        lambda: losses.ContrastiveLoss(miner=FirstLastMiner()),
+        lambda: losses.TripletLoss(miner="semi_hard"),
         lambda: losses.MarginLoss(3),
         losses.NPairLoss,
         losses.GeneralizedLiftedStructureLoss,
@@ -83,7 +84,7 @@ def test_outside_training_the_memory_is_left_alone():
 )
 def test_any_loss_of_pairs(make):
     memory = losses.CrossBatchMemory(make(), 12)
-    step = tf.function(lambda labels, x: memory(labels, x, training=True, return_usage=True))
+    step = tf.function(lambda labels, x: memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))[:2])
     memory.build((None,), (None, 3))
     for labels, x in batches(4):
         value, usage = step(labels, x)
@@ -97,7 +98,7 @@ def test_memory_survives_saving(tmp_path):
         model.held = loss
         return model
 
-    memory = losses.CrossBatchMemory(losses.TripletLoss(sampler=FirstLastSampler()), 20)
+    memory = losses.CrossBatchMemory(losses.TripletLoss(miner=FirstLastMiner()), 20)
     restored = losses.get(keras.saving.serialize_keras_object(memory))
     (labels, x), (more_labels, more) = batches(2)
     memory(labels, x, training=True)

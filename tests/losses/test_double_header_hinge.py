@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_dml import MetricLearner
 from keras_dml.layers import DASAugmentation, PDDMUnit
-from keras_dml.losses import DoubleHeaderHinge
+from keras_dml.losses import DoubleHeaderHinge, EmbeddingBatch
 from keras_dml.mining import hard_quadruplets
 
 
@@ -89,7 +89,7 @@ def test_value_and_usage_equal_naive_loops(mode, arguments):
     loss = DoubleHeaderHinge(**arguments)
 
     def compute(labels, x):
-        return loss(labels, x, similarity=unit, return_usage=True)
+        return loss.compute(EmbeddingBatch.create(labels, x, pair_scorer=unit))[:2]
 
     function = tf.function(compute, jit_compile=mode == "jit", autograph=False)
     x = rows(8).astype("float32")
@@ -107,7 +107,7 @@ def test_gradients_equal_finite_differences_of_naive_loops(arguments):
     with tf.GradientTape() as tape:
         embeddings = tf.constant(x)
         tape.watch(embeddings)
-        value = loss(LABELS, embeddings, similarity=unit)
+        value = loss(LABELS, embeddings, pair_scorer=unit)
     gradients = tape.gradient(value, [embeddings, *[w.value for w in unit.trainable_weights]])
     # The score bias cancels in a difference of scores.
     np.testing.assert_allclose(gradients.pop(), 0, atol=1e-12)
@@ -129,7 +129,7 @@ def gradients_of(loss, unit, labels, x):
     with tf.GradientTape() as tape:
         x = tf.constant(x)
         tape.watch(x)
-        value = loss(labels, x, similarity=unit)
+        value = loss(labels, x, pair_scorer=unit)
     return value, [tf.convert_to_tensor(g) for g in tape.gradient(value, [x, *[w.value for w in unit.weights]])]
 
 
@@ -157,10 +157,10 @@ def test_degenerate_embeddings_give_finite_gradients(mining, kind):
 def test_half_precision_embeddings(dtype):
     unit = random_unit(dtype="mixed_" + dtype)
     x = tf.cast(rows(8), dtype)
-    value = DoubleHeaderHinge()(LABELS, x, similarity=unit)
+    value = DoubleHeaderHinge()(LABELS, x, pair_scorer=unit)
     assert value.dtype == "float32"
     exact = random_unit(dtype="float32")
-    assert float(value) == pytest.approx(float(DoubleHeaderHinge()(LABELS, x, similarity=exact)), rel=0.03)
+    assert float(value) == pytest.approx(float(DoubleHeaderHinge()(LABELS, x, pair_scorer=exact)), rel=0.03)
 
 
 def test_mining_carries_no_gradient():
@@ -179,7 +179,7 @@ def test_mining_carries_no_gradient():
     with tf.GradientTape() as tape:
         x = tf.constant(rows(8))
         tape.watch(x)
-        value = loss(LABELS, x, similarity=Watched())
+        value = loss(LABELS, x, pair_scorer=Watched())
     np.testing.assert_allclose(tape.gradient(value, x), expected[0])
 
 
@@ -190,15 +190,8 @@ def test_keys_and_empty_slots(mining):
     labels, key_labels = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     ids, key_ids = np.arange(6), np.array([0, 2, 4, 11, 12, 13, -1, -1, -1])
     loss = DoubleHeaderHinge(dtype="float64", mining=mining)
-    value, usage = loss(
-        labels,
-        x,
-        keys=keys,
-        key_labels=key_labels,
-        ids=ids,
-        key_ids=key_ids,
-        similarity=unit,
-        return_usage=True,
+    value, usage, *_ = loss.compute(
+        EmbeddingBatch.create(labels, x, keys=keys, key_labels=key_labels, ids=ids, key_ids=key_ids, pair_scorer=unit)
     )
     assert usage.shape == (9,)
     np.testing.assert_array_equal(usage[6:], 0)
@@ -223,9 +216,9 @@ def test_statistics_tell_a_collapse():
     unit = random_unit()
     loss = DoubleHeaderHinge(alpha=0.1, dtype="float64")
     x = rows(6, seed=5)
-    value, usage, healthy = loss(labels, x, similarity=unit, return_usage=True, return_statistics=True)
+    value, usage, healthy, _ = loss.compute(EmbeddingBatch.create(labels, x, pair_scorer=unit))
     assert set(healthy) == names
-    assert value == loss(labels, x, similarity=unit)
+    assert value == loss(labels, x, pair_scorer=unit)
     assert usage.shape == (6,)
     scores = np.asarray(unit.pairwise(x / np.linalg.norm(x, axis=1, keepdims=True)))
     same = labels[:, None] == labels[None]
@@ -241,7 +234,7 @@ def test_statistics_tell_a_collapse():
     assert 0 < np.mean(active) < 1
     assert float(healthy["active_hinges"]) == pytest.approx(np.mean(active))
 
-    _, collapsed = loss(labels, np.ones((6, 5)), similarity=unit, return_statistics=True)
+    collapsed = loss.compute(EmbeddingBatch.create(labels, np.ones((6, 5)), pair_scorer=unit)).statistics
     assert float(collapsed["score_gap"]) == pytest.approx(0, abs=1e-6)
     assert float(collapsed["active_hinges"]) == 1
     assert float(collapsed["embedding_spread"]) == pytest.approx(0, abs=1e-6)
@@ -250,14 +243,14 @@ def test_statistics_tell_a_collapse():
 def test_dropout_is_off_unless_training():
     unit = random_unit(dropout=0.5, seed=0)
     loss = DoubleHeaderHinge(dtype="float64")
-    still = loss(LABELS, rows(8), similarity=unit)
-    assert still == loss(LABELS, rows(8), similarity=unit, training=False)
-    assert still != loss(LABELS, rows(8), similarity=unit, training=True)
+    still = loss(LABELS, rows(8), pair_scorer=unit)
+    assert still == loss(LABELS, rows(8), pair_scorer=unit, training=False)
+    assert still != loss(LABELS, rows(8), pair_scorer=unit, training=True)
 
 
 def test_config_round_trip():
     loss = DoubleHeaderHinge(
-        0.25, 0.75, 2.0, mining="batch", triplets=True, block_size=64, parameter_learning_rate=0.01, name="pddm"
+        0.25, 0.75, 2.0, mining="batch", triplets=True, block_size=64, loss_learning_rate=0.01, name="pddm"
     )
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
     copy = keras.saving.deserialize_keras_object(config)
@@ -280,8 +273,8 @@ def test_wrong_arguments_are_refused(arguments, message):
         DoubleHeaderHinge(**arguments)
 
 
-def test_a_similarity_is_asked_for():
-    with pytest.raises(ValueError, match="DoubleHeaderHinge needs a `similarity` layer"):
+def test_a_pair_scorer_is_asked_for():
+    with pytest.raises(ValueError, match="DoubleHeaderHinge needs a `pair_scorer` layer"):
         DoubleHeaderHinge()(LABELS, rows(8))
 
 
@@ -297,7 +290,7 @@ def digits_model(augmentation=None):
             keras.layers.UnitNormalization(),
         ]
     )
-    model = MetricLearner(encoder, augmentation=augmentation, similarity=PDDMUnit())
+    model = MetricLearner(encoder, augmentation=augmentation, pair_scorer=PDDMUnit())
     model.compile(keras.optimizers.Adam(3e-3), loss="double_header_hinge")
     return model
 
@@ -319,7 +312,8 @@ def test_learns_real_digits_from_scratch_without_collapse():
 
     def statistics():
         embeddings = model.encoder(images[:200], training=False)
-        _, found = model.embedding_loss(labels[:200], embeddings, similarity=model.similarity, return_statistics=True)
+        batch = EmbeddingBatch.create(labels[:200], embeddings, pair_scorer=model.pair_scorer)
+        found = model.embedding_loss.compute(batch).statistics
         return {name: float(value) for name, value in found.items()}
 
     before = statistics()
@@ -344,13 +338,13 @@ def test_works_with_das():
 def test_batches_of_unknown_size(mining):
     unit, loss = random_unit(dtype="float32"), DoubleHeaderHinge(mining=mining)
     compute = tf.function(
-        lambda labels, x: loss(labels, x, similarity=unit, return_usage=True),
+        lambda labels, x: loss.compute(EmbeddingBatch.create(labels, x, pair_scorer=unit))[:2],
         input_signature=[tf.TensorSpec((None,), "int32"), tf.TensorSpec((None, 5))],
         autograph=False,
     )
     for n in (8, 5):
         labels, x = LABELS[:n].astype("int32"), rows(n).astype("float32")
         value, usage = compute(labels, x)
-        expected, expected_usage = loss(labels, x, similarity=unit, return_usage=True)
+        expected, expected_usage, *_ = loss.compute(EmbeddingBatch.create(labels, x, pair_scorer=unit))
         assert float(value) == pytest.approx(float(expected), rel=1e-5)
         np.testing.assert_array_equal(usage, expected_usage)

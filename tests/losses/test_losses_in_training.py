@@ -1,29 +1,27 @@
 """Every loss as `compile(loss=...)`, with DAS: trained, saved, restored, trained on."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from loss_checks import make_loss
 
 from keras_dml import layers, losses
 from keras_dml.models.metric_learner import MetricLearner
 
 CLASSES = 6
 MAKE = {
-    "contrastive": losses.ContrastiveLoss,
-    "triplet, semi-hard": lambda: losses.TripletLoss(sampler="semi_hard"),
-    "triplet, soft-hard": lambda: losses.TripletLoss(sampler="soft_hard"),
-    "triplet, random": lambda: losses.TripletLoss(sampler="random"),
+    **{
+        name: functools.partial(make_loss, name, CLASSES)
+        for name in losses.names()
+        if not losses.loss_class(name).needs_pair_scorer
+    },
+    "triplet, semi-hard": lambda: losses.TripletLoss(miner="semi_hard"),
+    "triplet, soft-hard": lambda: losses.TripletLoss(miner="soft_hard"),
+    "triplet, random": lambda: losses.TripletLoss(miner="random"),
     "margin": lambda: losses.MarginLoss(CLASSES),
-    "n_pair": losses.NPairLoss,
-    "generalized_lifted_structure": losses.GeneralizedLiftedStructureLoss,
-    "multi_similarity": losses.MultiSimilarityLoss,
-    "sup_con": losses.SupConLoss,
     "spherical_embedding_constraint": lambda: losses.SphericalEmbeddingConstraint("multi_similarity"),
-    "normalized_softmax": lambda: losses.NormalizedSoftmaxLoss(CLASSES),
-    "proxy_nca": lambda: losses.ProxyNCALoss(CLASSES),
-    "proxy_anchor": lambda: losses.ProxyAnchorLoss(CLASSES),
-    "arcface": lambda: losses.ArcFaceLoss(CLASSES),
-    "cross_batch_memory": lambda: losses.CrossBatchMemory(losses.MarginLoss(CLASSES), 60),
 }
 
 
@@ -57,7 +55,7 @@ def test_trained_with_das_saved_and_restored(name, tmp_path):
     model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras")
     assert type(restored.embedding_loss) is type(model.embedding_loss)
-    # Not only proxies and boundaries but memories, running means and the state of the samplers.
+    # Not only proxies and boundaries but memories, running means and the state of the miners.
     for found, expected in zip(restored.embedding_loss.variables, model.embedding_loss.variables, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert np.isfinite(restored.train_on_batch(x[:12], labels[:12], return_dict=True)["loss"])
@@ -90,5 +88,5 @@ def test_without_das_the_loss_falls(name):
 
 def test_the_suggested_rate_is_used():
     assert float(make_model(losses.MarginLoss(CLASSES)).loss_optimizer.learning_rate) == pytest.approx(5e-4)
-    given = make_model(losses.MarginLoss(CLASSES, parameter_learning_rate=0.1))
+    given = make_model(losses.MarginLoss(CLASSES, loss_learning_rate=0.1))
     assert float(given.loss_optimizer.learning_rate) == pytest.approx(0.1)

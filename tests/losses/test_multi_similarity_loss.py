@@ -1,5 +1,6 @@
 import numpy as np
-from loss_cases import Pairs, multi_similarity, reference_gradient, value_and_gradients
+from loss_cases import multi_similarity
+from loss_checks import Pairs, reference_gradient, value_and_gradients
 
 from keras_dml import losses
 

@@ -47,9 +47,9 @@ def test_keys_are_normalised_too():
 def test_parameters_of_the_inner_loss_are_its_own():
     loss = losses.SphericalEmbeddingConstraint(losses.MarginLoss(5))
     loss.build((None,), (None, 4))
-    assert loss.parameter_learning_rate == 5e-4
+    assert loss.loss_learning_rate == 5e-4
     assert [v.name for v in loss.trainable_variables] == ["boundaries"]
-    assert losses.SphericalEmbeddingConstraint(losses.ProxyAnchorLoss(5)).parameter_learning_rate == 1e-2
+    assert losses.SphericalEmbeddingConstraint(losses.ProxyAnchorLoss(5)).loss_learning_rate == 1e-2
 
 
 def test_losses_of_unnormalised_embeddings_are_refused():

@@ -290,23 +290,23 @@ def test_too_few_proxies_are_refused():
 
 
 def test_pddm_statistics_are_logged_and_its_weights_saved(tmp_path):
-    model = dml.MetricLearner(encoder(), similarity=dml.layers.PDDMUnit())
+    model = dml.MetricLearner(encoder(), pair_scorer=dml.layers.PDDMUnit())
     model.compile(keras.optimizers.SGD(0.1), loss="double_header_hinge")
-    before = [w.numpy() for w in model.similarity.trainable_variables]
+    before = [w.numpy() for w in model.pair_scorer.trainable_variables]
     history = model.fit(*batch(), batch_size=12, verbose=0).history
     assert {"score_gap", "active_hinges", "embedding_spread"} <= set(history)
     assert any(
         not np.array_equal(old, new.numpy())
-        for old, new in zip(before, model.similarity.trainable_variables, strict=True)
+        for old, new in zip(before, model.pair_scorer.trainable_variables, strict=True)
     )
     model.save(tmp_path / "model.keras")
     restored = keras.models.load_model(tmp_path / "model.keras")
-    for ours, theirs in zip(model.similarity.variables, restored.similarity.variables, strict=True):
+    for ours, theirs in zip(model.pair_scorer.variables, restored.pair_scorer.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-def test_a_loss_that_needs_a_similarity_says_so():
-    with pytest.raises(ValueError, match="similarity=keras_dml"):
+def test_a_loss_that_needs_a_pair_scorer_says_so():
+    with pytest.raises(ValueError, match="pair_scorer=keras_dml"):
         dml.MetricLearner(encoder()).compile("sgd", loss="double_header_hinge")
 
 

@@ -13,7 +13,7 @@ import tiny_datasets
 from tiny_pictures import photograph
 
 import export
-from keras_dml.data import ClassBatches, ImagePreprocessing, load
+from keras_dml.data import ImagePreprocessing, PKBatches, load
 from keras_dml.evaluation import evaluate_retrieval
 from zoo import building, recipes, reproduce
 from zoo.experiment import Experiment
@@ -234,7 +234,7 @@ def test_one_step_of_the_published_network(data_dir):
     encoder = building.build_encoder(recipe)
     assert encoder.output_shape == (None, 512)
     model = building.build_model(recipe, encoder, train.num_classes, 1, 0)
-    batches = ClassBatches(train, building.preprocessing(recipe), 2, 2, augment=building.build_augment(recipe))
+    batches = PKBatches(train, building.preprocessing(recipe), 2, 2, augment=building.build_augment(recipe))
     before = [np.array(weight) for weight in encoder.trainable_weights]
     history = model.fit(batches.dataset(), steps_per_epoch=1, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()

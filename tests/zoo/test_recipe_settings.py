@@ -157,13 +157,13 @@ def test_the_long_training_that_the_folder_recipe_advises_is_that_of_table_1():
         ("das.scale_range=0.5", "--set das.scale_range: expected 2 values (float, float). Received: 0.5"),
         ("das.scale_range=(0.5, 1, 2)", "expected 2 values (float, float). Received: (0.5, 1, 2)"),
         ("das.scale_range=('a', 'b')", "expected float. Received: 'a'"),
-        ("loss_args.sampler.x=3", "--set loss_args.sampler.x: there is no 'x', as 'semi_hard' has no keys"),
+        ("loss_args.miner.x=3", "--set loss_args.miner.x: there is no 'x', as 'semi_hard' has no keys"),
         ("loss_args=3", "--set loss_args: expected Mapping. Received: 3"),
         ("ks=(2, 4)", "`ks` must hold 1, the rank every table shows. Received: ks=(2, 4)"),
     ],
 )
 def test_wrong_values(assignment, message):
-    recipe = dataclasses.replace(recipes.get("digits"), loss_args={"sampler": "semi_hard"})
+    recipe = dataclasses.replace(recipes.get("digits"), loss_args={"miner": "semi_hard"})
     with pytest.raises(ValueError, match=re.escape(message)):
         override(recipe, [assignment])
 

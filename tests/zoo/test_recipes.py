@@ -127,11 +127,11 @@ def test_flags_of_table_1(name):
 def test_flags_of_table_2(name):
     recipe = recipes.get(name)
     assert list(recipe.arms) == [arm for loss in LOSSES for arm in (loss, f"{loss}_das")]
-    for arm, (loss, sampler) in LOSSES.items():
+    for arm, (loss, miner) in LOSSES.items():
         scale_range, shift_scale, detach, auxiliary_weight, normalize = FLAGS[name][arm]
         without, settings = recipe.arm(arm), recipe.arm(f"{arm}_das")
         for each in (without, settings):
-            assert (each.loss, each.loss_args.get("sampler"), each.normalize) == (loss, sampler, normalize)
+            assert (each.loss, each.loss_args.get("miner"), each.normalize) == (loss, miner, normalize)
         assert (without.das, without.auxiliary_weight) == (None, None)
         das = settings.das
         assert (das.scale_range, das.shift_scale, das.detach) == (scale_range, shift_scale, detach)

@@ -37,7 +37,7 @@ def faults(record):
     free = {"seeds", "weights", *record["changed_settings"]}
     found = [
         f"recipe.{name}"
-        for name in sorted({*shipped, *record["recipe"]} - free)
+        for name in sorted({*shipped, *settings} - free)
         if name not in shipped or name not in settings or settings[name] != shipped[name]
     ]
     found += [f"setting {name}" for name in record["changed_settings"] if name not in shipped]

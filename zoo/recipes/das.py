@@ -60,13 +60,13 @@ UNNORMALIZED = ("generalized_lifted_structure", "n_pair")
 """Losses of Table 2 on embeddings that are not scaled to unit length; DAS then leaves its own alone as well."""
 
 LOSSES: dict[str, Options] = {
-    "triplet_semi_hard": {"loss": "triplet", "loss_args": {"sampler": "semi_hard"}},
-    "triplet_distance_weighted": {"loss": "triplet", "loss_args": {"sampler": "distance_weighted"}},
-    "contrastive_distance_weighted": {"loss": "contrastive", "loss_args": {"sampler": "distance_weighted"}},
+    "triplet_semi_hard": {"loss": "triplet", "loss_args": {"miner": "semi_hard"}},
+    "triplet_distance_weighted": {"loss": "triplet", "loss_args": {"miner": "distance_weighted"}},
+    "contrastive_distance_weighted": {"loss": "contrastive", "loss_args": {"miner": "distance_weighted"}},
     # The rate of the learned boundaries, one for each class; the milestones lower it along with the encoder's.
     "margin_distance_weighted": {
         "loss": "margin",
-        "loss_args": {"sampler": "distance_weighted"},
+        "loss_args": {"miner": "distance_weighted"},
         "loss_learning_rate": 5e-4,
     },
     "generalized_lifted_structure": {"loss": "generalized_lifted_structure", "normalize": False},

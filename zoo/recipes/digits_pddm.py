@@ -17,7 +17,7 @@ DIGITS_PDDM = derived(
     pddm=PDDM(),
     exported="pddm",
     arms={
-        "triplet": {"loss": "triplet", "loss_args": {"sampler": "semi_hard"}, "pddm": None},
+        "triplet": {"loss": "triplet", "loss_args": {"miner": "semi_hard"}, "pddm": None},
         "pddm_triplet": {"loss_args": {"triplets": True}},
         "pddm": {},
         # Attached: detached embeddings among the hardest negatives stop PDDM from learning, see docs/pddm.md.

@@ -15,7 +15,7 @@ OMNIGLOT_PDDM = Recipe(
     summary="Omniglot characters from scratch, PDDM with and without DAS, beside semi-hard triplets",
     benchmark="omniglot",
     arms={
-        "triplet": {"loss": "triplet", "loss_args": {"sampler": "semi_hard"}, "pddm": None},
+        "triplet": {"loss": "triplet", "loss_args": {"miner": "semi_hard"}, "pddm": None},
         "pddm_triplet": {"loss_args": {"triplets": True}},
         "pddm": {},
         "pddm_das": {"das": DAS(detach=False)},

@@ -1,10 +1,13 @@
 """P x K batches."""
 
+import warnings
+
 import numpy as np
 import pytest
 from tiny_pictures import save
 
-from keras_dml.data import ClassBatches, ImagePreprocessing, RandomResizedCrop, Split, load
+from keras_dml import data
+from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop, Split, load
 
 
 def arrays(counts=(5, 3, 1, 0, 8), side=12):
@@ -25,7 +28,7 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize("replacement", [True, False])
 def test_a_batch_is_p_classes_of_k_images(replacement):
     split = arrays()
-    batches = ClassBatches(split, ImagePreprocessing(12), 3, 4, seed=1, replacement=replacement)
+    batches = PKBatches(split, ImagePreprocessing(12), 3, 4, seed=1, replacement=replacement)
     assert batches.batch_size == 12
     assert batches.steps_per_epoch == 1
     for step in range(30):
@@ -43,7 +46,7 @@ def test_a_batch_is_p_classes_of_k_images(replacement):
 
 def test_with_replacement_classes_and_images_repeat_and_are_uniform():
     split = arrays((5, 3, 1, 8))
-    batches = ClassBatches(split, ImagePreprocessing(12), 4, 2, seed=0)
+    batches = PKBatches(split, ImagePreprocessing(12), 4, 2, seed=0)
     rows = np.stack([batches.rows(step) for step in range(1500)])
     labels = split.labels[rows]
     drawn = np.bincount(labels[:, ::2].ravel(), minlength=4) / (1500 * 4)
@@ -54,8 +57,8 @@ def test_with_replacement_classes_and_images_repeat_and_are_uniform():
 
 
 def test_steps_per_epoch_is_images_over_batch():
-    assert ClassBatches(arrays((40, 30)), ImagePreprocessing(12), 2, 10).steps_per_epoch == 3
-    assert ClassBatches(arrays((4, 3)), ImagePreprocessing(12), 2, 10).steps_per_epoch == 1
+    assert PKBatches(arrays((40, 30)), ImagePreprocessing(12), 2, 10).steps_per_epoch == 3
+    assert PKBatches(arrays((4, 3)), ImagePreprocessing(12), 2, 10).steps_per_epoch == 1
 
 
 def collect(batches, first, count):
@@ -69,7 +72,7 @@ def test_resumed_batches_are_the_same_bit_for_bit(files, kind, augmented):
     augment = RandomResizedCrop(10) if augmented else None
 
     def make(seed=3):
-        return ClassBatches(split, ImagePreprocessing(10), 2, 4, seed=seed, augment=augment)
+        return PKBatches(split, ImagePreprocessing(10), 2, 4, seed=seed, augment=augment)
 
     straight = collect(make(), 0, 8)
     resumed = collect(make(), 5, 3)
@@ -88,7 +91,7 @@ def test_the_global_seed_changes_nothing(files):
     for seed in (1, 2):
         tf.random.set_seed(seed)
         np.random.seed(seed)
-        batches = ClassBatches(files, ImagePreprocessing(10), 2, 4, augment=RandomResizedCrop(10))
+        batches = PKBatches(files, ImagePreprocessing(10), 2, 4, augment=RandomResizedCrop(10))
         results.append(collect(batches, 2, 1)[0][0].tobytes())
     assert results[0] == results[1]
 
@@ -96,7 +99,7 @@ def test_the_global_seed_changes_nothing(files):
 def test_batches_hold_the_rows_they_say(files):
     for split in (files, arrays()):
         preprocessing = ImagePreprocessing(10)
-        batches = ClassBatches(split, preprocessing, 2, 3, seed=9)
+        batches = PKBatches(split, preprocessing, 2, 3, seed=9)
         images, labels = collect(batches, 4, 1)[0]
         rows = batches.rows(4)
         np.testing.assert_array_equal(labels, split.labels[rows])
@@ -109,7 +112,7 @@ def test_augmented_batches_are_the_augmentation_of_their_seeds(files):
     augment = RandomResizedCrop(24)
     # Large arrays are treated one image at a time, as files are.
     for split in (files, arrays(side=200)):
-        batches = ClassBatches(split, ImagePreprocessing(24), 2, 3, seed=9, augment=augment)
+        batches = PKBatches(split, ImagePreprocessing(24), 2, 3, seed=9, augment=augment)
         assert not batches._by_batch
         images, _ = collect(batches, 4, 1)[0]
         for image, row, seed in zip(images, batches.rows(4), batches.seeds(4), strict=True):
@@ -118,7 +121,7 @@ def test_augmented_batches_are_the_augmentation_of_their_seeds(files):
 
 def test_small_arrays_are_augmented_a_batch_at_a_time():
     split, augment = arrays(), RandomResizedCrop(10)
-    batches = ClassBatches(split, ImagePreprocessing(10), 2, 3, seed=9, augment=augment)
+    batches = PKBatches(split, ImagePreprocessing(10), 2, 3, seed=9, augment=augment)
     images, labels = collect(batches, 4, 1)[0]
     rows = batches.rows(4)
     expected = augment.batch(split.images[rows], batches.seeds(4)[0])
@@ -127,7 +130,7 @@ def test_small_arrays_are_augmented_a_batch_at_a_time():
 
 
 def test_seeds_are_distinct_over_images_steps_and_runs():
-    batches = [ClassBatches(arrays(), ImagePreprocessing(12), 2, 4, seed=seed) for seed in (0, 1, 2**40)]
+    batches = [PKBatches(arrays(), ImagePreprocessing(12), 2, 4, seed=seed) for seed in (0, 1, 2**40)]
     seeds = np.concatenate([each.seeds(step) for each in batches for step in range(50)])
     assert len(np.unique(seeds, axis=0)) == 3 * 50 * 8
     assert collect(batches[2], 0, 1)[0][0].shape == (8, 12, 12, 3)
@@ -140,7 +143,7 @@ def test_any_callable_augments(files):
         grey = tf.cast(seed[1] % 7, tf.float32)
         return tf.zeros((10, 10, 3)) + grey
 
-    batches = ClassBatches(files, ImagePreprocessing(10), 2, 3, augment=augment)
+    batches = PKBatches(files, ImagePreprocessing(10), 2, 3, augment=augment)
     images, _ = collect(batches, 1, 1)[0]
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(6, 12) % 7)
 
@@ -148,21 +151,37 @@ def test_any_callable_augments(files):
 def test_wrong_arguments():
     preprocessing = ImagePreprocessing(12)
     with pytest.raises(ValueError, match="classes_per_batch=0"):
-        ClassBatches(arrays(), preprocessing, 0, 2)
+        PKBatches(arrays(), preprocessing, 0, 2)
     with pytest.raises(ValueError, match="images_per_class=-1"):
-        ClassBatches(arrays(), preprocessing, 2, -1)
+        PKBatches(arrays(), preprocessing, 2, -1)
     with pytest.raises(ValueError, match="seed=-1"):
-        ClassBatches(arrays(), preprocessing, 2, 2, seed=-1)
+        PKBatches(arrays(), preprocessing, 2, 2, seed=-1)
     with pytest.raises(ValueError, match="two classes"):
-        ClassBatches(arrays((5,)), preprocessing, 2, 2)
+        PKBatches(arrays((5,)), preprocessing, 2, 2)
     with pytest.raises(ValueError, match="two classes"):
-        ClassBatches(arrays((5, 0)), preprocessing, 2, 2)
+        PKBatches(arrays((5, 0)), preprocessing, 2, 2)
     with pytest.raises(ValueError, match="5 distinct classes"):
-        ClassBatches(arrays(), preprocessing, 5, 2, replacement=False)
+        PKBatches(arrays(), preprocessing, 5, 2, replacement=False)
 
 
 def test_no_dataset_of_batches_waits_for_the_autotuner(files):
     inputs = ImagePreprocessing(8)
     for split in (arrays(), files):
-        for dataset in (ClassBatches(split, inputs, 2, 2).dataset(), split.dataset(inputs)):
+        for dataset in (PKBatches(split, inputs, 2, 2).dataset(), split.dataset(inputs)):
             assert dataset.options().autotune.enabled is False
+
+
+def test_more_classes_than_there_are_repeat_with_a_warning():
+    with pytest.warns(UserWarning, match=r"draws 6 with replacement, and there are 4 with images"):
+        batches = PKBatches(arrays(), ImagePreprocessing(12), 6, 2)
+    assert len(batches.rows(0)) == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PKBatches(arrays(), ImagePreprocessing(12), 4, 2)
+
+
+def test_the_old_name():
+    with pytest.warns(DeprecationWarning, match=r"ClassBatches is now called keras_dml\.data\.PKBatches"):
+        assert data.ClassBatches is PKBatches
+    with pytest.raises(AttributeError, match="no attribute 'Classbatches'"):
+        _ = data.Classbatches

@@ -1,6 +1,7 @@
 """P classes x K images per batch, every batch a function of the seed and the step alone."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ BATCH_WORK = 2_000_000
 """Multiplications per image up to which a random crop by matrix products beats one by single ops."""
 
 
-class ClassBatches:
+class PKBatches:
     """Training batches of `classes_per_batch` classes with `images_per_class` images each.
 
     Batch `n`, augmentation included, depends on the seed and `n` alone, so training can resume at any step with the
@@ -29,7 +30,8 @@ class ClassBatches:
     Args:
         split: The training images, of two classes at least.
         preprocessing: How an image becomes an encoder input where `augment` is None.
-        classes_per_batch: P, classes drawn for a batch.
+        classes_per_batch: P, classes drawn for a batch. More than there are is an error without `replacement`, and
+            gives a warning with it.
         images_per_class: K, images drawn for each of them.
         seed: Any non-negative integer.
         replacement: True draws classes and images with replacement, as the DAS authors' code does: a class can come
@@ -75,6 +77,13 @@ class ClassBatches:
             raise ValueError(
                 f"A batch of {classes_per_batch} distinct classes needs as many classes with images. Received: "
                 f"{len(self._classes)}. Lower `classes_per_batch`, or set replacement=True"
+            )
+        if replacement and len(self._classes) < classes_per_batch:
+            warnings.warn(
+                f"Every batch repeats classes: it draws {classes_per_batch} with replacement, and there are "
+                f"{len(self._classes)} with images. Lower `classes_per_batch` for batches of distinct classes",
+                UserWarning,
+                stacklevel=2,
             )
 
     @property

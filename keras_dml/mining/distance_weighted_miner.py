@@ -5,11 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dml.mining.sampler import Sampler, draw
+from keras_dml.mining.miner import Miner, draw
+from keras_dml.mining.registry import register_miner
+from keras_dml.typing import Tensor
 
 
+@register_miner("distance_weighted")
 @keras.saving.register_keras_serializable(package="keras_dml")
-class DistanceWeightedSampler(Sampler):
+class DistanceWeightedMiner(Miner):
     """Draws negatives evenly over distances, undoing the concentration of distances on a sphere.
 
     The negative is drawn with probability proportional to `1 / q(D)`, where q is the density of distances between
@@ -46,7 +49,7 @@ class DistanceWeightedSampler(Sampler):
         self.lower_cutoff = lower_cutoff
         self.upper_cutoff = upper_cutoff
 
-    def log_weights(self, distances: Any, embedding_dim: int) -> Any:
+    def log_weights(self, distances: Tensor, embedding_dim: int) -> Tensor:
         """`log q^-1` of distances, elementwise."""
         squared = ops.square(ops.maximum(distances, self.lower_cutoff))
         # Distances of normalised vectors stay below 2 but for rounding; the floor keeps antipodal points finite.
@@ -54,12 +57,12 @@ class DistanceWeightedSampler(Sampler):
         return (2.0 - embedding_dim) / 2.0 * ops.log(squared) - (embedding_dim - 3.0) / 2.0 * ops.log(remainder)
 
     def sample(
-        self, distances: Any, positives: Any, negatives: Any, uniform: Any, embedding_dim: int | None
-    ) -> tuple[Any, Any]:
+        self, distances: Tensor, positives: Tensor, negatives: Tensor, uniform: Tensor, embedding_dim: int | None
+    ) -> tuple[Tensor, Tensor]:
         if embedding_dim is None:
             raise ValueError(
                 "Distance-weighted sampling depends on the width of the embeddings. "
-                "Received: embedding_dim=None. Call the sampler with embedding_dim=embeddings.shape[1]."
+                "Received: embedding_dim=None. Call the miner with embedding_dim=embeddings.shape[1]."
             )
         if self.upper_cutoff is not None:
             near = ops.logical_and(negatives, distances <= self.upper_cutoff)

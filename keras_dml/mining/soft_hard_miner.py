@@ -1,15 +1,16 @@
 """Soft-hard sampling."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
-from keras_dml.mining.sampler import Sampler, draw
+from keras_dml.mining.miner import Miner, draw
+from keras_dml.mining.registry import register_miner
+from keras_dml.typing import Tensor
 
 
+@register_miner("soft_hard")
 @keras.saving.register_keras_serializable(package="keras_dml")
-class SoftHardSampler(Sampler):
+class SoftHardMiner(Miner):
     """Draws among hard pairs without insisting on the hardest.
 
     The negative is uniform among those nearer than the farthest positive, the positive uniform among those farther
@@ -20,8 +21,8 @@ class SoftHardSampler(Sampler):
     """
 
     def sample(
-        self, distances: Any, positives: Any, negatives: Any, uniform: Any, embedding_dim: int | None
-    ) -> tuple[Any, Any]:
+        self, distances: Tensor, positives: Tensor, negatives: Tensor, uniform: Tensor, embedding_dim: int | None
+    ) -> tuple[Tensor, Tensor]:
         farthest = ops.max(ops.where(positives, distances, -1.0), axis=1, keepdims=True)
         nearest = ops.min(ops.where(negatives, distances, float("inf")), axis=1, keepdims=True)
         hard_positives = ops.logical_and(positives, distances > nearest)

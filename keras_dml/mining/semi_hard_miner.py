@@ -5,11 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dml.mining.sampler import Sampler, draw
+from keras_dml.mining.miner import Miner, draw
+from keras_dml.mining.registry import register_miner
+from keras_dml.typing import Tensor
 
 
+@register_miner("semi_hard")
 @keras.saving.register_keras_serializable(package="keras_dml")
-class SemiHardSampler(Sampler):
+class SemiHardMiner(Miner):
     """Draws the negative among those a little farther than the positive.
 
     The positive p is uniform. The negative is uniform among those with `D_ap < D_an < D_ap + margin`; where there is
@@ -29,8 +32,8 @@ class SemiHardSampler(Sampler):
         self.margin = margin
 
     def sample(
-        self, distances: Any, positives: Any, negatives: Any, uniform: Any, embedding_dim: int | None
-    ) -> tuple[Any, Any]:
+        self, distances: Tensor, positives: Tensor, negatives: Tensor, uniform: Tensor, embedding_dim: int | None
+    ) -> tuple[Tensor, Tensor]:
         positive = draw(ops.cast(positives, "float32"), uniform[:, :2])
         limit = ops.take_along_axis(distances, positive[:, None], axis=1)
         band = ops.logical_and(distances > limit, distances < limit + self.margin)

@@ -25,12 +25,12 @@ def masks(labels):
     return same & ~np.eye(len(labels), dtype=bool), ~same
 
 
-def repeated(sampler, distances, positives, negatives, anchor, jit=False, **arguments):
+def repeated(miner, distances, positives, negatives, anchor, jit=False, **arguments):
     """Counts of the positives and negatives drawn for one anchor, many times at once, each pair with each other."""
 
     @tf.function(jit_compile=jit)
     def run(d, p, n):
-        return sampler(d, p, n, **arguments)
+        return miner(d, p, n, **arguments)
 
     rows = [np.repeat(matrix[anchor : anchor + 1], DRAWS, axis=0) for matrix in (distances, positives, negatives)]
     found = run(tf.constant(rows[0], "float32"), rows[1], rows[2])
@@ -66,8 +66,8 @@ def test_distance_weighted_follows_its_formula(dim, near, far, count, jit):
     # Ranges over which the law varies, but not so much that one entry has all the weight.
     distances = np.random.default_rng(1).uniform(near, far, (count, count)).astype("float32").astype("float64")
     positives, negatives = masks(np.arange(count) % 4)
-    sampler = mining.DistanceWeightedSampler(seed=3)
-    counts = repeated(sampler, distances, positives, negatives, 2, jit=jit, embedding_dim=dim)
+    miner = mining.DistanceWeightedMiner(seed=3)
+    counts = repeated(miner, distances, positives, negatives, 2, jit=jit, embedding_dim=dim)
     clamped = np.maximum(distances[2], 0.5)
     logs = (2.0 - dim) * np.log(clamped) - (dim - 3) / 2 * np.log(1 - clamped**2 / 4)
     weights = np.where(negatives[2], np.exp(logs - logs[negatives[2]].max()), 0.0)
@@ -77,13 +77,13 @@ def test_distance_weighted_follows_its_formula(dim, near, far, count, jit):
 
 def test_distance_weighted_in_high_dimensions_and_at_the_limits():
     """log q^-1 spans thousands in 512 dimensions; distances of 0 and of 2 must not break it."""
-    sampler = mining.DistanceWeightedSampler(seed=3)
+    miner = mining.DistanceWeightedMiner(seed=3)
     distances = np.array([[0.0, 0.1, 0.0, 0.45, 0.6, 1.4142135, 2.0, 2.0000002]])
     positives, negatives = np.zeros((1, 8), bool), np.ones((1, 8), bool)
     positives[0, 1], negatives[0, :2] = True, False
-    counts = repeated(sampler, distances, positives, negatives, 0, embedding_dim=512).sum(axis=0)
+    counts = repeated(miner, distances, positives, negatives, 0, embedding_dim=512).sum(axis=0)
     assert counts[6:].sum() == DRAWS  # log q^-1 is 3154 at the far end, 337 at the near
-    near = mining.DistanceWeightedSampler(upper_cutoff=1.4, seed=3)
+    near = mining.DistanceWeightedMiner(upper_cutoff=1.4, seed=3)
     counts = repeated(near, distances, positives, negatives, 0, embedding_dim=512).sum(axis=0)
     assert_follows(counts, np.array([0, 0, 0.5, 0.5, 0, 0, 0, 0]))
     negatives[0, :6] = False
@@ -92,7 +92,7 @@ def test_distance_weighted_in_high_dimensions_and_at_the_limits():
     # Tiny, but allowed: every weight but the greatest underflows, and the greatest is drawn.
     only = np.zeros((1, 8), bool)
     only[0, 5] = True
-    counts = repeated(sampler, distances, positives, only, 0, embedding_dim=512).sum(axis=0)
+    counts = repeated(miner, distances, positives, only, 0, embedding_dim=512).sum(axis=0)
     assert counts[5] == DRAWS
 
 
@@ -100,7 +100,7 @@ def test_distance_weighted_in_high_dimensions_and_at_the_limits():
 def test_random_is_uniform_and_draws_are_independent(jit):
     labels = np.arange(40) % 5
     positives, negatives = masks(labels)
-    counts = repeated(mining.RandomSampler(seed=1), distances_of(unit(40, 3)), positives, negatives, 7, jit=jit)
+    counts = repeated(mining.RandomMiner(seed=1), distances_of(unit(40, 3)), positives, negatives, 7, jit=jit)
     assert_follows(counts, uniform(np.outer(positives[7], negatives[7]).astype(float)))
 
 
@@ -108,7 +108,7 @@ def test_semi_hard_draws_from_the_band_of_its_positive():
     distances = np.array([[0.0, 0.3, 0.7, 1.5, 0.2, 0.45, 0.49, 0.5, 0.75, 0.89, 0.95]])
     positives = np.array([[False] + [True] * 3 + [False] * 7])
     negatives = np.array([[False] * 4 + [True] * 7])
-    counts = repeated(mining.SemiHardSampler(seed=1), distances, positives, negatives, 0)
+    counts = repeated(mining.SemiHardMiner(seed=1), distances, positives, negatives, 0)
     expected = np.zeros((11, 11))
     expected[1, [5, 6]] = 1 / 3 / 2  # between .3 and .5: .45 and .49, not .5
     expected[2, [8, 9]] = 1 / 3 / 2  # between .7 and .9
@@ -123,11 +123,11 @@ def test_soft_hard_draws_hard_pairs_and_falls_back():
     distances = np.array([[0.0, 0.3, 0.7, 0.8, 0.5, 0.6, 0.8, 1.0], [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0]])
     positives = np.array([[False] + [True] * 3 + [False] * 4] * 2)
     negatives = np.array([[False] * 4 + [True] * 4] * 2)
-    hard = repeated(mining.SoftHardSampler(seed=1), distances, positives, negatives, 0)
+    hard = repeated(mining.SoftHardMiner(seed=1), distances, positives, negatives, 0)
     expected = np.zeros((8, 8))
     expected[np.ix_([2, 3], [4, 5])] = 1 / 4  # positives beyond .5, negatives within .8
     assert_follows(hard, expected)
-    easy = repeated(mining.SoftHardSampler(seed=1), distances, positives, negatives, 1)
+    easy = repeated(mining.SoftHardMiner(seed=1), distances, positives, negatives, 1)
     expected = np.zeros((8, 8))
     expected[np.ix_([1, 2, 3], [4, 5, 6, 7])] = 1 / 12
     assert_follows(easy, expected)
@@ -141,10 +141,10 @@ def test_what_is_drawn_is_allowed_and_validity_is_told(name, jit):
     x = unit(77, 16)
     x[:10] = x[0]
     positives, negatives = masks(labels)
-    sampler = mining.get(name)
+    miner = mining.get(name)
 
     def run(d, p, n):
-        return sampler(d, p, n, embedding_dim=16)
+        return miner(d, p, n, embedding_dim=16)
 
     if jit is not None:
         run = tf.function(run, jit_compile=jit)
@@ -191,40 +191,40 @@ def test_seeds_repeat(name):
 
 @pytest.mark.parametrize("name", mining.names())
 def test_config_and_state_survive(name, tmp_path):
-    sampler = type(mining.get(name))(seed=7)
-    restored = mining.get(json.loads(json.dumps(keras.saving.serialize_keras_object(sampler))))
-    assert type(restored) is type(sampler)
+    miner = type(mining.get(name))(seed=7)
+    restored = mining.get(json.loads(json.dumps(keras.saving.serialize_keras_object(miner))))
+    assert type(restored) is type(miner)
     assert restored.seed == 7
-    assert restored.get_config() == sampler.get_config()
+    assert restored.get_config() == miner.get_config()
     positives, negatives = masks(np.arange(40) % 4)
     arguments = (distances_of(unit(40, 8)).astype("float32"), positives, negatives)
-    sampler(*arguments, embedding_dim=8)
+    miner(*arguments, embedding_dim=8)
 
     def held(layer):
         model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
         model.held = layer
         return model
 
-    held(sampler).save_weights(tmp_path / "a.weights.h5")
+    held(miner).save_weights(tmp_path / "a.weights.h5")
     held(restored).load_weights(tmp_path / "a.weights.h5")
     # It goes on where the saved one stood, rather than at its seed.
     np.testing.assert_array_equal(
-        restored(*arguments, embedding_dim=8).negative, sampler(*arguments, embedding_dim=8).negative
+        restored(*arguments, embedding_dim=8).negative, miner(*arguments, embedding_dim=8).negative
     )
 
 
 def test_errors():
     with pytest.raises(ValueError, match=r"'distance_weighted'.*Known: distance_weighted, random"):
         mining.get("distance-weighted")
-    with pytest.raises(ValueError, match="A sampler must be a name"):
+    with pytest.raises(ValueError, match="A miner must be a name"):
         mining.get(3)
     with pytest.raises(ValueError, match="embedding_dim"):
         mining.get("distance_weighted")(np.eye(3, dtype="float32"), np.eye(3) > 0, np.eye(3) < 1)
     with pytest.raises(ValueError, match="`negatives` must have the shape"):
         mining.get("random")(np.eye(3, dtype="float32"), np.eye(3) > 0, np.eye(2) < 1)
     with pytest.raises(ValueError, match="`lower_cutoff`"):
-        mining.DistanceWeightedSampler(lower_cutoff=0.0)
+        mining.DistanceWeightedMiner(lower_cutoff=0.0)
     with pytest.raises(ValueError, match="`upper_cutoff`"):
-        mining.DistanceWeightedSampler(upper_cutoff=0.1)
+        mining.DistanceWeightedMiner(upper_cutoff=0.1)
     with pytest.raises(ValueError, match="`margin`"):
-        mining.SemiHardSampler(margin=0.0)
+        mining.SemiHardMiner(margin=0.0)

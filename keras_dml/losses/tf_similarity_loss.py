@@ -8,6 +8,8 @@ import keras
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.loss_output import LossOutput
+from keras_dml.typing import Tensor
 from keras_dml.utils.suggestions import unknown_name
 
 SUPPORTED: Final = {
@@ -60,7 +62,7 @@ def is_similarity_loss(loss: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
-class SimilarityLoss(EmbeddingLoss):
+class TFSimilarityLoss(EmbeddingLoss):
     """A supervised loss of tensorflow-similarity.
 
     The library's own loss function runs unchanged; its rows are averaged over the batch. TensorFlow backend only.
@@ -117,14 +119,14 @@ class SimilarityLoss(EmbeddingLoss):
                 )
         self._remove_diagonal = function_arguments.pop("remove_diagonal", True)
 
-        def rows(labels: Any, embeddings: Any, key_labels: Any, keys: Any, remove_diagonal: bool) -> Any:
+        def rows(labels: Tensor, embeddings: Tensor, key_labels: Tensor, keys: Tensor, remove_diagonal: bool) -> Tensor:
             return function(labels, embeddings, key_labels, keys, remove_diagonal=remove_diagonal, **function_arguments)
 
         # Keras 3 calls a loss without autograph, while the library branches on tensors in Python.
         self._rows = tf.function(rows, autograph=True)
 
     @classmethod
-    def from_instance(cls, loss: Any) -> "SimilarityLoss":
+    def from_instance(cls, loss: Any) -> "TFSimilarityLoss":
         """Adapt a tensorflow-similarity loss object.
 
         Raises:
@@ -143,10 +145,10 @@ class SimilarityLoss(EmbeddingLoss):
         arguments["distance"] = _distance_name(arguments["distance"])
         return cls(_find(class_name), arguments, name=loss.name)
 
-    def compute_loss(self, batch: EmbeddingBatch) -> tuple[Any, Any]:
+    def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         import tensorflow as tf
 
-        if not batch.own_keys and (batch.key_ids is not None or self.loss in OWN_KEYS_ONLY):
+        if not batch.keys_are_queries and (batch.key_ids is not None or self.loss in OWN_KEYS_ONLY):
             raise ValueError(
                 f"tensorflow-similarity's {SUPPORTED[self.loss]} takes no `keys`"
                 + ("." if self.loss in OWN_KEYS_ONLY else " with ids: it cannot exclude self pairs or empty slots.")
@@ -159,10 +161,10 @@ class SimilarityLoss(EmbeddingLoss):
             batch.embeddings,
             key_labels,
             batch.keys,
-            remove_diagonal=batch.own_keys and self._remove_diagonal,
+            remove_diagonal=batch.keys_are_queries and self._remove_diagonal,
         )
         rows = tf.reshape(rows, (-1,))
-        return (tf.reduce_sum(rows) if self._reduction == "sum" else tf.reduce_mean(rows)), None
+        return LossOutput(tf.reduce_sum(rows) if self._reduction == "sum" else tf.reduce_mean(rows))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": self.loss, "arguments": dict(self.arguments)}
@@ -181,7 +183,7 @@ def _distance_name(distance: Any) -> str:
     return next(known.name for known in library.DISTANCES if type(known) is type(distance))
 
 
-def similarity(loss: str, **kwargs: Any) -> SimilarityLoss:
+def similarity(loss: str, **kwargs: Any) -> TFSimilarityLoss:
     """Build a supervised tensorflow-similarity loss that works in Keras 3, with `MetricLearner` and by itself.
 
     Args:
@@ -189,7 +191,7 @@ def similarity(loss: str, **kwargs: Any) -> SimilarityLoss:
         **kwargs: the library loss's own arguments, as in `similarity("triplet", distance="cosine", margin=0.2)`.
 
     Raises:
-        ValueError: as `SimilarityLoss`.
+        ValueError: as `TFSimilarityLoss`.
     """
     name = kwargs.pop("name", None)
-    return SimilarityLoss(loss, kwargs, **({"name": name} if name else {}))
+    return TFSimilarityLoss(loss, kwargs, **({"name": name} if name else {}))

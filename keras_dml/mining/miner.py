@@ -1,4 +1,4 @@
-"""The base class of samplers, and the draw they share."""
+"""The base class of miners, and the draw they share."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_dml.mining.triplets import Triplets
+from keras_dml.typing import Tensor
 
 # Entries are drawn in two steps, a block and then an entry of it: running sums over whole rows are most of the cost.
 BLOCK = 32
 
 
-def _first_above(weights: Any, uniform: Any) -> Any:
+def _first_above(weights: Tensor, uniform: Tensor) -> Tensor:
     """Inverse of the distribution function of each row of `weights` at `uniform` in [0, 1)."""
     allowed = weights > 0
     cumulative = ops.cumsum(weights, axis=1)
@@ -21,7 +22,7 @@ def _first_above(weights: Any, uniform: Any) -> Any:
     return ops.argmax(ops.logical_and(allowed, cumulative > uniform * total), axis=1)
 
 
-def draw(weights: Any, uniform: Any) -> Any:
+def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     """Draw one entry of each row with probability proportional to its weight.
 
     Args:
@@ -43,17 +44,17 @@ def draw(weights: Any, uniform: Any) -> Any:
     return ops.cast(block * BLOCK + entry, "int32")
 
 
-class Sampler(keras.layers.Layer):
-    """Base of samplers: chooses one positive and one negative key for every query.
+class Miner(keras.layers.Layer):
+    """Base of miners: chooses one positive and one negative key for every query.
 
     A subclass overrides `sample`. Shapes are static, there is one draw for each query, and no gradient flows through
-    the choice. A sampler with a seed repeats its draws; its state is saved and restored with the model.
+    the choice. A miner with a seed repeats its draws; its state is saved and restored with the model.
 
     Call arguments:
         distances: `(q, k)` Euclidean distances of queries and keys.
         positives: `(q, k)` boolean, which keys may be drawn as positive.
         negatives: `(q, k)` boolean, which keys may be drawn as negative.
-        embedding_dim: the width of the embeddings, for samplers whose law depends on it.
+        embedding_dim: the width of the embeddings, for miners whose law depends on it.
 
     Returns:
         `Triplets`, one for each query; not valid where a query has no positive or no negative.
@@ -68,8 +69,8 @@ class Sampler(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def sample(
-        self, distances: Any, positives: Any, negatives: Any, uniform: Any, embedding_dim: int | None
-    ) -> tuple[Any, Any]:
+        self, distances: Tensor, positives: Tensor, negatives: Tensor, uniform: Tensor, embedding_dim: int | None
+    ) -> tuple[Tensor, Tensor]:
         """Choose a positive and a negative key for every query.
 
         Args:
@@ -84,7 +85,9 @@ class Sampler(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not override `sample`.")
 
-    def call(self, distances: Any, positives: Any, negatives: Any, embedding_dim: int | None = None) -> Triplets:
+    def call(
+        self, distances: Tensor, positives: Tensor, negatives: Tensor, embedding_dim: int | None = None
+    ) -> Triplets:
         for name, mask in (("positives", positives), ("negatives", negatives)):
             if len(mask.shape) != 2 or tuple(mask.shape) != tuple(distances.shape):
                 raise ValueError(
