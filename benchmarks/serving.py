@@ -346,9 +346,9 @@ def measure(methods, queries, exact, rounds):
 def ways_to_call(kind, model, direct, queries):
     """`{name: function of a number of queries}`: each searches them one after the other."""
     import tensorflow as tf
+    from export.graph.scann_resource import searcher_handle
 
     from export import scann_ops
-    from export.graph.scann_resource import searcher_handle
 
     ops = scann_ops.register()
     index = model.manifest["index"]

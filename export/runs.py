@@ -5,8 +5,10 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from export.encoder_files import open_pair_scorer
+
 if TYPE_CHECKING:
-    from keras_dml.data import ImagePreprocessing
+    from keras_dml import ImageEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,30 +33,25 @@ class Run:
         """The encoder's file."""
         return self.folder / "encoder.keras"
 
-    @property
-    def similarity_path(self) -> pathlib.Path | None:
-        """The PDDM unit's file, for runs that have one."""
-        path = self.folder / "similarity.keras"
-        return path if path.is_file() else None
-
-    def preprocessing(self) -> "ImagePreprocessing":
-        """How the run's test images became encoder inputs."""
+    def image_encoder(self) -> "ImageEncoder":
+        """The trained encoder with the preprocessing of the test images, and its pair scorer where there is one."""
+        from keras_dml import ImageEncoder
         from keras_dml.data import ImagePreprocessing
+        from keras_dml.image_encoder import CONTENT_FILE, load_keras_model
 
-        return ImagePreprocessing.from_config(self.content["preprocessing"])
-
-    def encoder(self) -> Any:
-        """The trained encoder, a keras.Model."""
-        return load_keras(self.encoder_path)
-
-    def similarity(self) -> Any:
-        """The trained PDDM unit, or None."""
-        return None if self.similarity_path is None else load_similarity(self.similarity_path)
+        if (self.folder / CONTENT_FILE).is_file():
+            return ImageEncoder.load(self.folder)
+        preprocessing = ImagePreprocessing.from_config(self.content["preprocessing"])
+        encoder = load_keras_model(self.encoder_path)
+        return ImageEncoder(encoder, preprocessing, open_pair_scorer(self.folder), self._known())
 
     def source(self) -> dict[str, Any]:
         """What a manifest says about the run."""
+        return {"run": str(self.folder), **self._known()}
+
+    def _known(self) -> dict[str, Any]:
         wanted = ("name", "arm", "seed", "benchmark", "versions")
-        return {"run": str(self.folder), **{key: self.content[key] for key in wanted if key in self.content}}
+        return {key: self.content[key] for key in wanted if key in self.content}
 
 
 def open_run(path: str | pathlib.Path) -> Run:
@@ -80,21 +77,3 @@ def open_run(path: str | pathlib.Path) -> Run:
     if "preprocessing" not in content:
         raise ValueError(f"{folder / 'run.json'}: `preprocessing` is missing")
     return Run(folder, content)
-
-
-def load_keras(path: pathlib.Path) -> Any:
-    """Loads a .keras file with the layers of keras_dml known."""
-    import keras
-
-    import keras_dml.layers  # noqa: F401  (registers the layers that the file names)
-
-    return keras.models.load_model(path, compile=False)
-
-
-def load_similarity(path: pathlib.Path) -> Any:
-    """Loads a PDDM unit, saved as a layer or as a model of two inputs around it."""
-    loaded = load_keras(path)
-    for layer in [loaded, *getattr(loaded, "layers", [])]:
-        if hasattr(layer, "rerank"):
-            return layer
-    raise ValueError(f"{path} holds no PDDM unit. Received: {type(loaded).__name__}")

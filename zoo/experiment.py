@@ -230,7 +230,7 @@ class Experiment:
                 gallery,
                 keras.models.load_model(self.shipped / "encoder.keras"),
                 preprocessing(self.recipe.arm(self.recipe.shipped)),
-                source=read_json(self.shipped / "run.json"),
+                options=export.BuildOptions(source=read_json(self.shipped / "run.json")),
             )
         query = self.folder / "query.png"
         if not query.exists():

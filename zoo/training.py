@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import Benchmark, ClassBatches, ImagePreprocessing, RandomAffine, RandomResizedCrop
+from keras_dml.image_encoder import pair_scorer_model
 from keras_dml.utils.files import as_json, read_json, sha256, write_json
 from keras_dml.utils.suggestions import unknown_name
 from zoo.recipe import Options, Recipe, settings_as_saved
@@ -465,9 +466,7 @@ def _save_result(
     encoder = model.encoder
     encoder.save(folder / "encoder.keras")
     if model.similarity is not None:
-        from export.reranking import save_similarity
-
-        save_similarity(model.similarity, encoder.output_shape[-1], folder / "similarity.keras")
+        pair_scorer_model(model.similarity, encoder.output_shape[-1]).save(folder / "similarity.keras")
     if model.augmentation is not None:
         np.savez(
             folder / "das_state.npz",

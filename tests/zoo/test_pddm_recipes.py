@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from export.runs import load_similarity
 from keras_dml.data import load
+from keras_dml.image_encoder import load_pair_scorer
 from keras_dml.losses import DoubleHeaderHinge
 from zoo import recipes, training
 
@@ -53,5 +53,5 @@ def test_run_folder_holds_the_unit(tmp_path):
     )
     training.train(recipe, "pddm", 0, load("digits"), tmp_path)
     embeddings = np.load(tmp_path / "test_embeddings.npz")["embeddings"]
-    assert np.isfinite(load_similarity(tmp_path / "similarity.keras").pairwise(embeddings[:10])).all()
+    assert np.isfinite(load_pair_scorer(tmp_path / "similarity.keras").pairwise(embeddings[:10])).all()
     assert {"score_gap", "active_hinges", "embedding_spread"} < set(json.loads((tmp_path / "history.json").read_text()))
