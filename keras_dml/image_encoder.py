@@ -67,7 +67,7 @@ class ImageEncoder:
     @property
     def embedding_dim(self) -> int:
         """Width d of the embeddings."""
-        return int(self.encoder.output_shape[-1])
+        return int(self.encoder.compute_output_shape((None, *self.preprocessing.input_shape))[-1])
 
     def embed(self, images: Images, batch_size: int = 64, progress: Progress = SILENT) -> np.ndarray:
         """Embeds images of any size, in order; of the images, a few batches are in memory at a time.

@@ -411,7 +411,7 @@ class _Page:
         rows = np.sort(self.random.permutation(len(train))[:SAMPLE])
         inputs = ImagePreprocessing.from_config(self.run.config["preprocessing"])
         encoder = ImageEncoder(load_keras_model(encoder_path), inputs)
-        vectors = encoder.embed(train.subset(rows, renumber=False)).astype(np.float64)
+        vectors: np.ndarray = encoder.embed(train.subset(rows, renumber=False)).astype(np.float64)
         labels = train.labels[rows]
         low, high = settings.get("scale_range", (0.99, 1.01))
         order = np.argsort(-counts[labels], axis=1, kind="stable")[:, : int(settings.get("top_k", 4))]
