@@ -39,8 +39,8 @@ class Gallery:
         with np.errstate(over="ignore"):
             embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
         ids = check_ids(self.ids, len(embeddings))
-        # An index engine may abort the process on a NaN. In blocks: a mask of the whole gallery would be a quarter of it
-        # again.
+        # Index engines may abort the process on a NaN. In blocks: a mask of the whole gallery would be a quarter of
+        # it again.
         for start in range(0, len(embeddings), 65536):
             bad = ~np.isfinite(embeddings[start : start + 65536]).all(axis=1)
             if bad.any():

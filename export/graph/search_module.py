@@ -66,7 +66,7 @@ class SearchModule(tf.Module):
         super().__init__(name="search_module")
         self.searcher = searcher
         # Keras models are kept out of the object graph and their TensorFlow variables put into it: a Keras variable is
-        # restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it uninitialised.
+        # restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it uninitialized.
         encoder = None if image_encoder is None else image_encoder.encoder
         self._encoder = NonTrackable(encoder)
         self._pair_scorer = NonTrackable(pair_scorer)
