@@ -44,7 +44,7 @@ def test_the_export_names_a_library_in_its_engines_file_only():
 
 def test_kinds_belong_to_one_engine_each():
     assert len(set(kinds())) == len(kinds())
-    assert kinds() == ("scann_exact", "hashing", "tree", "exact")
+    assert {"scann_exact", "hashing", "tree", "exact"} <= set(kinds())
     with pytest.raises(ValueError, match=r"Unknown index engine 'sacnn'\. Did you mean 'scann'"):
         engine_named("sacnn")
 

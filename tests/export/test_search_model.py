@@ -12,6 +12,7 @@ from export_helpers import assert_neighbours, clustered, run_python
 from PIL import Image
 
 import export
+from export.index.engine import kinds
 from export.index.spec import largest_value
 from keras_dml.data import ImagePreprocessing
 from keras_dml.data.decoding import decode
@@ -252,7 +253,7 @@ def test_tiny_galleries(tmp_path, size):
             model.embed(np.zeros((4, 4, 3), np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["exact", "scann_exact", "hashing", "tree"])
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("metric", ["cosine", "dot_product", "euclidean"])
 def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metric):
     rows = clustered(600, 16, clusters=8)
