@@ -22,7 +22,6 @@ from export.index.built_index import BuiltIndex, build_index, normalized
 from export.index.engine import EXACT, current_kind, engine_named, engines, kinds
 from export.index.spec import AUTO, DEFAULT_RECALL, METRICS, IndexSpec
 from export.reranking import reranking_effect
-from export.runs import open_run
 from export.sources import HELP, open_source
 from export.terminal import run_command
 from export.thumbnails import Thumbnails
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from export.graph.searcher import Searcher
     from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing, Split
+    from zoo.runs import SavedRun
 
 
 @old_build_arguments
@@ -320,6 +320,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     if arguments.batch_size < 1:
         raise ValueError(f"`--batch-size` must be positive. Received: {arguments.batch_size}")
+    from zoo.runs import open_run
+
     run = open_run(arguments.run)
     directory = pathlib.Path(arguments.output or pathlib.Path(arguments.run) / "export" / run.name)
     data = open_source(arguments.gallery, arguments.data_dir, arguments.skip_unreadable)
@@ -335,7 +337,7 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
             raise ValueError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no pair_scorer.keras")
     cache = None
     if not isinstance(data, Gallery):
-        cache = directory / f".embedding-{cache_key(run.encoder_path, image_encoder.preprocessing, data)}"
+        cache = directory / f".embedding-{cache_key(run.files.encoder, image_encoder.preprocessing, data)}"
     options = BuildOptions(
         default_k=arguments.k,
         keep=arguments.keep,
@@ -343,7 +345,7 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         pair_scorer=None if arguments.rerank is None else image_encoder.pair_scorer,
         shortlist=arguments.rerank or 100,
         thumbnails=not arguments.no_thumbnails,
-        source={**run.source(), "gallery": arguments.gallery},
+        source={**_source(run), "gallery": arguments.gallery},
         cache=cache,
         batch_size=arguments.batch_size,
     )
@@ -353,6 +355,12 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     if cache is not None:
         remove_cache(cache)
     return version
+
+
+def _source(run: "SavedRun") -> dict[str, Any]:
+    """What the manifest says of the run."""
+    wanted = ("name", "arm", "seed", "benchmark", "versions")
+    return {"run": str(run.folder), **{key: run.config[key] for key in wanted if key in run.config}}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def open_encoder(folder: pathlib.Path, manifest: Mapping[str, Any]) -> "ImageEnc
 
 
 def open_pair_scorer(folder: pathlib.Path) -> "keras.layers.Layer | None":
-    """The pair scorer in a version's or a run's folder, or None where there is none."""
+    """The pair scorer in a version's folder, or None where there is none."""
     from keras_dml.image_encoder import PAIR_SCORER_FILE, load_pair_scorer
 
     for name in (PAIR_SCORER_FILE, OLD_PAIR_SCORER_FILE):

@@ -1,25 +1,23 @@
 """Paired comparison of arms over seeds.
 
-    python -m zoo.compare runs/digits                              every arm against the first
-    python -m zoo.compare runs/digits --baseline baseline
-    python -m zoo.compare runs/a/seed-* runs/b/seed-*              runs, grouped by the folder they lie in
+    keras-dml compare runs/digits                              every arm against the first
+    keras-dml compare runs/digits --baseline baseline
+    keras-dml compare runs/a/seed-* runs/b/seed-*              runs, grouped by the folder they lie in
 
 Runs with the same seed share initial weights and batches, so differences are taken seed by seed.
 """
 
 import argparse
 import dataclasses
-import json
 import math
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from keras_dml.utils.command import run
+from keras_dml.utils.command import Parser, execute, run
 from keras_dml.utils.suggestions import unknown_name
-from zoo.saved_run import open_run, run_folders
+from zoo.runs import open_run, run_folders
 from zoo.tables import markdown, mean_and_spread, title
 
 
@@ -197,25 +195,22 @@ def _number(value: float, digits: int = 4) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=pathlib.Path, help="experiment folders or run folders")
     parser.add_argument("--baseline", help="arm the others are compared with (default: the first)")
     parser.add_argument("--metrics", type=lambda text: text.split(","), help="as in recall@1,map@r (default: all)")
     parser.add_argument("--output", type=pathlib.Path, help="Markdown file to write")
     arguments = parser.parse_args(argv)
-    try:
-        text = report(read_groups(arguments.runs), arguments.metrics, arguments.baseline)
-        if arguments.output is not None:
-            arguments.output.write_text(text + "\n", encoding="utf-8")
-    except (ValueError, OSError, json.JSONDecodeError) as error:
-        print(f"zoo.compare: {error}", file=sys.stderr)
-        return 1
+    return execute(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    text = report(read_groups(arguments.runs), arguments.metrics, arguments.baseline)
+    if arguments.output is not None:
+        arguments.output.write_text(text + "\n", encoding="utf-8")
     print(text)
     if arguments.output is not None:
         print(f"\nWritten to {arguments.output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Class-disjoint cross-validation, as "A Metric Learning Reality Check" (ECCV 2020, section 3.3) asks for it."""
 
 import pathlib
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_dml.data import Benchmark
-from keras_dml.evaluation import class_folds, evaluate_folds
+from keras_dml.evaluation import evaluate_folds
 from keras_dml.utils.files import read_json, write_json
 from zoo.experiment import Experiment
-from zoo.progress import Progress
 from zoo.recipe import Recipe
+from zoo.record import distinct
+from zoo.runs import read_embeddings
 from zoo.tables import metrics_table
-from zoo.training import SELECTION, epochs_done, finished, remove_checkpoint, summary, train
+from zoo.training import SELECTION, summary
 
 
 def cross_validate(
@@ -38,34 +38,23 @@ def cross_validate(
         ValueError: If `folds` does not leave two classes to train on, or the folder holds other settings.
     """
     experiment = Experiment(recipe, folder)
-    parts = list(class_folds(benchmark.train.labels, folds))
+    runs = experiment.folds(benchmark, folds)
     experiment.start(benchmark, folds)
-    runs = [
-        (arm, seed, part, experiment.fold_folder(arm, seed, part.number))
-        for arm, seed in experiment.runs
-        for part in parts
-    ]
-    missing = [run for run in runs if not finished(run[3])]
-    if not missing:
+    if all(run.files.finished for run in runs):
         print(
             f"{folder} holds this cross-validation, finished; it is shown, not repeated. "
             "Delete the folder to repeat it."
         )
-    for run in runs:
-        if run not in missing:
-            remove_checkpoint(run[3])
-    progress = Progress(sum(recipe.arm(arm).epochs - epochs_done(path) for arm, *_, path in missing))
-    for arm, seed, part, path in missing:
-        epochs, name = recipe.arm(arm).epochs, f"{arm}, seed {seed}, fold {part.number}"
-        report, on_step = partial(progress.update, name, epochs), partial(progress.step, name, epochs)
-        train(recipe, arm, seed, benchmark, path, report, part, tensorboard, on_step)
+    experiment.train(runs, benchmark, tensorboard)
     table: dict[str, dict[str, list[float]]] = {}
     details: list[dict[str, Any]] = []
     for arm, seed in experiment.runs:
-        paths = [path for run_arm, run_seed, _, path in runs if (run_arm, run_seed) == (arm, seed)]
-        galleries = None if benchmark.gallery is None else [_embeddings(path, "gallery") for path in paths]
+        parts = [run.files for run in runs if (run.arm, run.seed) == (arm, seed)]
+        galleries = None
+        if benchmark.gallery is not None:
+            galleries = [read_embeddings(files.gallery_embeddings).vectors for files in parts]
         result = evaluate_folds(
-            [_embeddings(path, "test") for path in paths],
+            [read_embeddings(files.test_embeddings).vectors for files in parts],
             benchmark.test.labels,
             galleries,
             None if benchmark.gallery is None else benchmark.gallery.labels,
@@ -79,36 +68,17 @@ def cross_validate(
             for name, value in values.items():
                 table.setdefault(row, {}).setdefault(name, []).append(value)
         evaluated = recipe.arm(arm).evaluated_epochs()
-        chosen = [evaluated[int(np.argmax(read_json(path / "history.json")[SELECTION]))] for path in paths]
+        chosen = [evaluated[int(np.argmax(read_json(files.history)[SELECTION]))] for files in parts]
         details.append({"arm": arm, "seed": seed, "epoch": chosen, **result.to_dict()})
-    configs = [read_json(path / "run.json") for *_, path in runs]
-    summarised = {
+    configs = [read_json(run.files.config) for run in runs]
+    sessions = [session for config in configs for session in config["sessions"]]
+    summarized = {
         "folds": folds,
-        "data": {
-            "benchmark": recipe.benchmark,
-            "subset": benchmark.subset,
-            "fingerprint": benchmark.fingerprint,
-        },
-        "code": _distinct(configs, "code"),
-        "versions": _distinct(configs, "versions"),
+        "data": {"benchmark": recipe.benchmark, **benchmark.identity},
+        **{name: distinct(session[name] for session in sessions) for name in ("code", "versions", "machine")},
         "runs": details,
     }
-    write_json(folder / "cross_validation.json", summarised)
+    write_json(experiment.files.cross_validation, summarized)
     text = metrics_table(table)
-    (folder / "cross_validation.md").write_text(text + "\n", encoding="utf-8")
+    experiment.files.cross_validation.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     return text
-
-
-def _distinct(configs: list[dict[str, Any]], name: str) -> list[Any]:
-    """What the runs were computed with, each once; a run that was interrupted may have sessions that differ."""
-    found: list[Any] = []
-    for config in configs:
-        for session in config.get("sessions", [config]):
-            if session[name] not in found:
-                found.append(session[name])
-    return found
-
-
-def _embeddings(folder: pathlib.Path, name: str) -> np.ndarray:
-    with np.load(folder / f"{name}_embeddings.npz") as saved:
-        return saved["embeddings"]

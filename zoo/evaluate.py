@@ -1,27 +1,24 @@
 """Retrieval and clustering metrics of a saved run, of any embeddings, or of an encoder as it is.
 
-    python -m zoo.evaluate runs/digits                                 the shipped run of an experiment
-    python -m zoo.evaluate runs/digits/das/seed-1                      one run
-    python -m zoo.evaluate embeddings.npz --gallery gallery.npz        arrays `embeddings` (n, d) and `labels` (n,)
-    python -m zoo.evaluate encoder.keras --benchmark cub200 --data-dir ~/data     without training
+    keras-dml evaluate runs/digits                                 the exported run of an experiment
+    keras-dml evaluate runs/digits/das/seed-1                      one run
+    keras-dml evaluate embeddings.npz --gallery gallery.npz        arrays `embeddings` (n, d) and `labels` (n,)
+    keras-dml evaluate encoder.keras --benchmark cub200 --data-dir ~/data     without training
 
 Prints a table and writes the numbers as JSON beside what was evaluated (`--output` for another place).
 """
 
 import argparse
-import json
 import math
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.data_error import unreadable_images_named
-from keras_dml.utils.command import run
+from keras_dml.utils.command import Parser, WrongCallError, add_data_arguments, execute, positive, run
 from keras_dml.utils.files import write_json
-from keras_dml.utils.progress import SILENT, Progress
-from zoo.saved_run import Embeddings, open_run, read_embeddings
+from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
+from zoo.runs import Embeddings, open_run, read_embeddings
+from zoo.runs.layout import EVALUATION_SUFFIX
 from zoo.tables import markdown
 
 if TYPE_CHECKING:
@@ -155,23 +152,20 @@ def _read(
     if arguments.gallery is not None:
         gallery = read_embeddings(arguments.gallery)
     if target.suffix == ".npz":
-        queries, output = read_embeddings(target), target.with_suffix(".evaluation.json")
+        queries, output = read_embeddings(target), target.with_suffix(EVALUATION_SUFFIX)
     elif target.suffix == ".keras":
         if arguments.benchmark is None:
-            raise ValueError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
+            raise WrongCallError("An encoder needs images to embed: give --benchmark NAME (and --data-dir)")
         from keras_dml import data
 
         benchmark = data.load(arguments.benchmark, arguments.data_dir, arguments.subset, arguments.bad_images)
-        queries, embedded = embed(target, benchmark, arguments.resize, arguments.batch_size)
-        source = {
-            "benchmark": arguments.benchmark,
-            "data": {"subset": benchmark.subset, "fingerprint": benchmark.fingerprint},
-        }
+        queries, embedded = embed(target, benchmark, arguments.resize, arguments.batch_size, TerminalProgress())
+        source = {"benchmark": arguments.benchmark, "data": benchmark.identity}
         gallery = gallery or embedded
-        output = target.with_suffix(f".{arguments.benchmark}.evaluation.json")
+        output = target.with_suffix(f".{arguments.benchmark}{EVALUATION_SUFFIX}")
     else:
         run = open_run(target)
-        ks, output = run.ks, run.folder / "evaluation.json"
+        ks, output = run.ks, run.files.evaluation
         queries, gallery = run.embeddings(), gallery or run.gallery()
         source = {name: run.config.get(name) for name in ("name", "arm", "seed", "benchmark", "data")}
     if arguments.gallery is not None:
@@ -185,20 +179,13 @@ def _ranks(text: str) -> tuple[int, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("evaluate", __doc__)
     parser.add_argument("target", type=pathlib.Path, help="run folder, experiment folder, .npz or .keras")
     parser.add_argument("--gallery", type=pathlib.Path, help=".npz of a gallery of its own")
     parser.add_argument("--benchmark", help="test images for a .keras encoder")
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images")
-    parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
-    parser.add_argument(
-        "--bad-images", choices=("fail", "skip"), default="fail", help="what an unreadable image does (default: fail)"
-    )
+    add_data_arguments(parser)
     parser.add_argument("--resize", type=int, help="short side before the centre crop, for a .keras encoder")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=positive, default=64, help="images per forward pass (default: 64)")
     parser.add_argument("--ks", type=_ranks, help="ranks, as in 1,10,100 (default: the recipe's, or 1,2,4,8)")
     parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
     parser.add_argument(
@@ -208,18 +195,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of k-means")
     parser.add_argument("--output", type=pathlib.Path, help="where the JSON goes")
     arguments = parser.parse_args(argv)
-    try:
-        with unreadable_images_named():
-            queries, gallery, ks, output, source = _read(arguments)
-        result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
-        values = {"source": source, **record(result, clustering=not arguments.no_clustering)}
-        write_json(output, values)
-    except (ValueError, OSError, json.JSONDecodeError) as error:
-        print(f"zoo.evaluate: {error}", file=sys.stderr)
-        return 1
+    return execute(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    queries, gallery, ks, output, source = _read(arguments)
+    result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
+    values = {"source": source, **record(result, clustering=not arguments.no_clustering)}
+    write_json(output, values)
     print(table(values))
     print(f"\nWritten to {output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.data import ImagePreprocessing
 from keras_dml.image_encoder import ImageEncoder, load_keras_model
-from keras_dml.utils.command import run
+from keras_dml.utils.command import Parser, execute, run
 from keras_dml.utils.files import read_json, sha256, write_json
 from keras_dml.utils.suggestions import unknown_name
-from zoo.saved_run import open_run
+from zoo.runs import open_run
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +79,7 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
     """Copies a finished run's encoder into the package, in place of the one of that name if there is one.
 
     Args:
-        run: Run folder, or experiment folder for its shipped run.
+        run: Run folder, or experiment folder for its exported run.
         name: What `load` shall call it.
 
     Returns:
@@ -93,12 +92,14 @@ def ship(run: str | os.PathLike[str], name: str) -> pathlib.Path:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"A name has small letters, digits and underscores. Received: {name!r}")
     saved = open_run(pathlib.Path(run))
-    encoder_file = saved.folder / "encoder.keras"
+    files = saved.files
+    encoder_file = files.encoder
     if not saved.metrics or not encoder_file.is_file():
         raise ValueError(
-            f"{saved.folder} has not finished: it lacks metrics.json or encoder.keras. Finish it with zoo.reproduce"
+            f"{saved.folder} has not finished: it lacks {files.metrics.name} or {encoder_file.name}. Finish it with "
+            "zoo.reproduce"
         )
-    _check_committed(saved.config, saved.folder / "run.json")
+    _check_committed(saved.config, files.config)
     _check_from_scratch(saved.config, saved.folder)
     _check_shapes(load_keras_model(encoder_file), saved.config, encoder_file)
     # A run with held-out classes keeps the encoder of the epoch that they selected, any other that of the last epoch.
@@ -162,22 +163,21 @@ def _check_shapes(encoder: "keras.Model", config: dict[str, Any], file: pathlib.
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.pretrained",
-        description="Adds the encoder of a finished run to those that ship with the package (zoo/weights), in place of "
-        "the one of that name if there is one. The run must have been trained from scratch, by committed code.",
+    parser = Parser(
+        "pretrained",
+        "Adds the encoder of a finished run to those that ship with the package (zoo/weights), in place of the one of "
+        "that name\nif there is one. The run must have been trained from scratch, by committed code.",
+        usage="python -m zoo.pretrained RUN --name NAME",
     )
-    parser.add_argument("run", metavar="RUN", help="run folder, or experiment folder for its shipped run")
+    parser.add_argument("run", metavar="RUN", help="run folder, or experiment folder for its exported run")
     parser.add_argument("--name", required=True, help="what zoo.load calls it")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        file = ship(options.run, options.name)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return execute(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    file = ship(options.run, options.name)
     print(f"{file} ({file.stat().st_size:,} bytes)")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """A recipe: everything that determines a training run, typed and frozen."""
 
-import ast
 import dataclasses
 import math
-import re
+import pathlib
+import sys
 import types
-import typing
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
-SHARED = ("name", "summary", "benchmark", "arms", "shipped", "seeds", "clustering")
+SHARED = ("name", "summary", "benchmark", "arms", "exported", "seeds", "clustering", "threads")
 """Fields of a recipe that are the same for all its arms."""
 
 
@@ -48,7 +46,7 @@ class Recipe:
         benchmark: A key of `keras_dml.data.BENCHMARKS`.
         arms: The variants that are trained and compared, each the fields of the recipe that it changes; it can change
             any but those in `SHARED`.
-        shipped: The arm whose first seed is exported.
+        exported: The arm whose first seed is exported.
         backbone: A key of `keras_dml.backbones.BACKBONES`, a network of `keras.applications` such as "ConvNeXtTiny", or
             "keras_hub:PRESET".
         backbone_options: Further arguments of the backbone.
@@ -81,8 +79,8 @@ class Recipe:
         frozen_batch_norm: Whether batch normalisation keeps its statistics.
         epochs: Parts of the training; after each of them its state is saved.
         steps_per_epoch: Batches of an epoch; by default `images // batch`, a pass over the training images.
-        milestones: Epochs at which the learning rate is multiplied by `decay`.
-        decay: See `milestones`.
+        lr_milestones: Epochs at which the learning rate is multiplied by `lr_gamma`.
+        lr_gamma: See `lr_milestones`.
         evaluate_every: Epochs between evaluations on the test classes; see `evaluated_epochs`.
         select_epoch: Whether each arm is trained once more without a part of the training classes, which then chooses
             the epoch to report; see `zoo.experiment.Experiment`.
@@ -90,6 +88,9 @@ class Recipe:
             grows with images times classes: False for millions of images.
         ks: Ranks of Recall@k, 1 among them.
         seeds: Each arm is trained once for each.
+        threads: Threads that share one operation on the CPU; None for as many as there are cores when the experiment
+            begins. Sums of float32 depend on it in their last digits, so it is part of the experiment and is kept when
+            one goes on.
         published: `{"source": where, "metrics": {"recall@1": percent, ...}}` of the arm, to stand beside ours.
     """
 
@@ -97,7 +98,7 @@ class Recipe:
     summary: str
     benchmark: str
     arms: Mapping[str, Options]
-    shipped: str
+    exported: str
     backbone: str
     embedding_dim: int | None
     input_size: int
@@ -126,28 +127,46 @@ class Recipe:
     clip_norm: float | None = None
     frozen_batch_norm: bool = False
     steps_per_epoch: int | None = None
-    milestones: tuple[int, ...] = ()
-    decay: float = 0.3
+    lr_milestones: tuple[int, ...] = ()
+    lr_gamma: float = 0.3
     evaluate_every: int = 1
     select_epoch: bool = True
     clustering: bool = True
     ks: tuple[int, ...] = (1, 2, 4, 8)
     seeds: tuple[int, ...] = (0, 1, 2)
+    threads: int | None = 2
     published: Options = dataclasses.field(default_factory=dict)
 
+    set_by: ClassVar[Mapping[str, str]] = {}
+    """Of each setting that is not the default, the file that sets it."""
+
     def __post_init__(self) -> None:
-        counts = ("epochs", "evaluate_every", "classes_per_batch", "images_per_class", "input_size", "steps_per_epoch")
+        # Not a field: two recipes of equal settings are equal, wherever these were written down.
+        origin = _caller()
+        defaults = {field.name: _default(field) for field in dataclasses.fields(self)}
+        set_here = {name: origin for name, default in defaults.items() if getattr(self, name) != default}
+        object.__setattr__(self, "set_by", set_here)
+        counts = (
+            "epochs",
+            "evaluate_every",
+            "classes_per_batch",
+            "images_per_class",
+            "input_size",
+            "steps_per_epoch",
+            "threads",
+        )
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={value}")
-        for name in ("learning_rate", "loss_learning_rate", "l2_decay", "decay", "auxiliary_weight", "clip_norm"):
+        for name in ("learning_rate", "loss_learning_rate", "l2_decay", "lr_gamma", "auxiliary_weight", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` must be a finite number of at least 0. Received: {name}={value}")
-        if any(epoch < 1 for epoch in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
+        milestones = self.lr_milestones
+        if any(epoch < 1 for epoch in milestones) or list(milestones) != sorted(set(milestones)):
             raise ValueError(
-                f"`milestones` must be epochs in ascending order, from 1. Received: milestones={self.milestones}"
+                f"`lr_milestones` must be epochs in ascending order, from 1. Received: lr_milestones={milestones}"
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` must be one or more different numbers. Received: seeds={self.seeds}")
@@ -177,11 +196,46 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+def derived(base: Recipe, **changes: Any) -> Recipe:
+    """`base` with some settings changed, like `dataclasses.replace`; `set_by` tells the one's file from the other's."""
+    recipe = dataclasses.replace(base, **changes)
+    origin = _caller()
+    object.__setattr__(recipe, "set_by", {**base.set_by, **dict.fromkeys(changes, origin)})
+    return recipe
+
+
+def _caller() -> str:
+    """The file of the nearest caller outside this module, seen from the folder that holds the package."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    path = pathlib.Path(frame.f_code.co_filename if frame is not None else "?")
+    root = pathlib.Path(__file__).parents[1]
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+RENAMED = {"shipped": "exported", "milestones": "lr_milestones", "decay": "lr_gamma"}
+"""What fields of a recipe were called in version 0.1."""
+
+
 def settings_as_saved(saved: Options) -> dict[str, Any]:
-    """What `Recipe.to_dict` gave when it was saved; fields that recipes did not have then have their defaults."""
+    """What `Recipe.to_dict` gave when it was saved, as it would give it now.
+
+    Fields have today's names, and those that recipes did not have then have their defaults.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    later = {name: value for name, value in defaults.items() if name not in saved}
-    return {**saved, **{name: value for name, value in later.items() if value is not dataclasses.MISSING}}
+    renamed = {RENAMED.get(name, name): value for name, value in saved.items()}
+    if isinstance(renamed.get("arms"), Mapping):
+        renamed["arms"] = {
+            arm: {RENAMED.get(name, name): value for name, value in options.items()}
+            for arm, options in renamed["arms"].items()
+        }
+    later = {name: value for name, value in defaults.items() if name not in renamed}
+    return {**renamed, **{name: value for name, value in later.items() if value is not dataclasses.MISSING}}
 
 
 def evaluated_epochs(epochs: int, every: int) -> list[int]:
@@ -193,181 +247,3 @@ def evaluated_epochs(epochs: int, every: int) -> list[int]:
     """
     evaluated = list(range(1, epochs + 1, every))
     return evaluated if evaluated[-1] == epochs else [*evaluated, epochs]
-
-
-def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Applies `key=value` assignments, in order.
-
-    Warns when arms that set a field themselves keep their own value, when another `input_size` leaves `resize` as it
-    is, so that another part of a test image is seen, and when `milestones` do not fit another number of `epochs`.
-
-    Args:
-        recipe: The recipe to start from.
-        assignments: `field=value`, or `field.key=value` inside `das`, `loss_args` and the like. `arms=value` replaces
-            all arms, `arms.ARM=value` the settings of one, and `arms.ARM.field=value` or `arms.ARM.field.key=value`
-            changes one of its settings, from what the arm trains with. Values are Python literals; what is not one is
-            taken as text.
-
-    Raises:
-        ValueError: For a key or an arm that does not exist (naming the nearest), a value of the wrong type or length,
-            or a field that every arm sets itself.
-    """
-    before = recipe
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes key=value. Received: {assignment!r}")
-        key, value = key.strip(), _literal(text.strip())
-        if key.partition(".")[0] == "arms":
-            recipe = _assign_arms(recipe, key, value)
-        else:
-            recipe = _assign(recipe, key, key.split("."), value)
-            _refuse_without_effect(recipe, key)
-
-    def chosen(field: str) -> bool:
-        return any(re.search(rf"\b{field}\b", assignment) for assignment in assignments)
-
-    if not chosen("resize"):
-        _warn_of_another_crop(before, recipe)
-    _warn_of_milestones(before, recipe, chosen("milestones"))
-    return recipe
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _refuse_without_effect(recipe: Recipe, key: str) -> None:
-    """Refuses what no arm follows, and warns of the arms that do not."""
-    field, _, inside = key.partition(".")
-    keeping = {arm: options[field] for arm, options in recipe.arms.items() if field in options}
-    advice = f"Set arms.ARM.{key} to change an arm."
-    if keeping and len(keeping) == len(recipe.arms):
-        raise ValueError(f"--set {key} would change nothing: every arm sets `{field}` itself. {advice}")
-    # Arms without DAS are meant to be without; its settings do not concern them.
-    alike = (None,) if inside else (getattr(recipe, field),)
-    surprising = [arm for arm, value in keeping.items() if value not in alike]
-    if surprising:
-        arms = ", ".join(surprising)
-        warnings.warn(
-            f"--set {key} leaves arms that set `{field}` themselves as they are: {arms}. {advice}", stacklevel=3
-        )
-
-
-def _warn_of_another_crop(before: Recipe, recipe: Recipe) -> None:
-    """Names the arms whose `input_size` is another than `before`, but whose test images are resized as before."""
-    found: dict[str, list[str]] = {}
-    for arm, options in recipe.arms.items():
-        old, new = before.arm(arm) if arm in before.arms else before, recipe.arm(arm)
-        if new.resize is None or new.resize != old.resize or new.input_size == old.input_size:
-            continue
-        key = f"arms.{arm}.resize" if {"input_size", "resize"} & set(options) else "resize"
-        text = (
-            f"Test images are still resized to resize={new.resize}, of which the middle input_size={new.input_size} is "
-            f"seen, {new.input_size / new.resize:.0%} of the short side instead of {old.input_size / new.resize:.0%}. "
-            f"To see as much as before, add --set {key}={round(new.resize * new.input_size / old.input_size)}"
-        )
-        found.setdefault(text, []).append(arm)
-    for text, arms in found.items():
-        warnings.warn(f"{text} (arms: {', '.join(arms)})", stacklevel=3)
-
-
-def _warn_of_milestones(before: Recipe, recipe: Recipe, chosen: bool) -> None:
-    """Names the arms with other `epochs` or `milestones` than `before` that do not fit each other.
-
-    Args:
-        before: The recipe as it was.
-        recipe: The recipe as it is now.
-        chosen: Whether the milestones are the user's choice, which may be what they were.
-    """
-    found: dict[str, list[str]] = {}
-    for arm, options in recipe.arms.items():
-        old, new = before.arm(arm) if arm in before.arms else before, recipe.arm(arm)
-        if (new.epochs, new.milestones) == (old.epochs, old.milestones):
-            continue
-        kept = new.milestones == old.milestones and not chosen
-        late = tuple(epoch for epoch in new.milestones if epoch >= new.epochs)
-        if late:
-            text = f"The run has epochs={new.epochs}, and ends before the learning rate falls at milestones={late}."
-        elif kept and new.milestones:
-            text = (
-                f"The run has epochs={new.epochs}, and the learning rate still falls at milestones={new.milestones}, "
-                f"which were chosen for epochs={old.epochs}."
-            )
-        else:
-            continue
-        if kept:
-            key = f"arms.{arm}.milestones" if {"epochs", "milestones"} & set(options) else "milestones"
-            scaled = {round(epoch * new.epochs / old.epochs) for epoch in new.milestones} - {0, new.epochs}
-            text = f'{text} To scale them, add --set "{key}={tuple(sorted(scaled))}"'
-        found.setdefault(text, []).append(arm)
-    for text, arms in found.items():
-        warnings.warn(f"{text} (arms: {', '.join(arms)})", stacklevel=3)
-
-
-def _assign_arms(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """`recipe` with `arms`, `arms.ARM` or `arms.ARM.field...` assigned; names of arms may hold dots."""
-    inside = key.partition(".")[2]
-    if not inside:
-        arms = _checked(key, value, Options)
-        recipe = dataclasses.replace(recipe, arms={str(arm): {} for arm in arms})
-        for arm, options in arms.items():
-            recipe = _assign_arms(recipe, f"{key}.{arm}", options)
-        return recipe
-    found = [arm for arm in recipe.arms if f"{inside}.".startswith(f"{arm}.")]
-    if not found:
-        raise ValueError(unknown_name(f"arm in --set {key}:", inside.partition(".")[0], recipe.arms))
-    arm = max(found, key=len)
-    if arm == inside:
-        recipe = dataclasses.replace(recipe, arms={**recipe.arms, arm: {}})
-        for field, item in _checked(key, value, Options).items():
-            recipe = _assign_arms(recipe, f"{key}.{field}", item)
-        return recipe
-    path = inside.removeprefix(f"{arm}.").split(".")
-    setting = getattr(_assign(recipe.arm(arm), key, path, value), path[0])
-    return dataclasses.replace(recipe, arms={**recipe.arms, arm: {**recipe.arms[arm], path[0]: setting}})
-
-
-def _assign(owner: Any, full_key: str, path: Sequence[str], value: Any) -> Any:
-    name, *rest = path
-    if not isinstance(owner, Mapping | Recipe | DAS | PDDM):
-        raise ValueError(f"--set {full_key}: there is no {name!r}, as {owner!r} has no keys of its own")
-    if isinstance(owner, Mapping):
-        return {**owner, name: _assign(owner.get(name, {}), full_key, rest, value) if rest else value}
-    fields = {field.name: field.type for field in dataclasses.fields(owner)}
-    if name not in fields:
-        raise ValueError(unknown_name(f"key in --set {full_key}:", name, fields))
-    if rest:
-        inner = getattr(owner, name)
-        if inner is None and name in ("das", "pddm"):
-            inner = DAS() if name == "das" else PDDM()
-        value = _assign(inner, full_key, rest, value)
-    else:
-        value = _checked(full_key, value, typing.get_type_hints(type(owner))[name])
-    return dataclasses.replace(owner, **{name: value})
-
-
-def _checked(key: str, value: Any, expected: Any) -> Any:
-    """`value` as the annotated type `expected`, where that is possible without loss."""
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _checked(key, value, next(option for option in arguments if option is not type(None)))
-    if origin is tuple and not isinstance(value, str):
-        items = value if isinstance(value, tuple | list) else (value,)
-        types_of_items = (arguments[0],) * len(items) if arguments[-1] is Ellipsis else arguments
-        if len(items) != len(types_of_items):
-            names = ", ".join(one.__name__ for one in arguments)
-            raise ValueError(f"--set {key}: expected {len(arguments)} values ({names}). Received: {value!r}")
-        return tuple(_checked(key, item, one) for item, one in zip(items, types_of_items, strict=True))
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wanted = origin or expected
-    if isinstance(value, wanted) and not (isinstance(value, bool) and expected is not bool):
-        return value
-    name = getattr(expected, "__name__", str(expected))
-    raise ValueError(f"--set {key}: expected {name}. Received: {value!r}")

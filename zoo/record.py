@@ -1,6 +1,6 @@
 """The record of an experiment: what was run, on what, and what came out, beside the published figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
     the DAS authors report and is optimistic, as the test classes choose it.
     """
     recipe = experiment.recipe
-    configs = [read_json(folder / "run.json") for *_, folder, _ in experiment.all_runs(benchmark)]
+    configs = [read_json(run.files.config) for run in experiment.all_runs(benchmark)]
     sessions = [session for config in configs for session in config["sessions"]]
     return as_json(
         {
@@ -38,8 +38,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
             "seeds": recipe.seeds,
             "data": {
                 "benchmark": recipe.benchmark,
-                "subset": benchmark.subset,
-                "fingerprint": benchmark.fingerprint,
+                **benchmark.identity,
                 **{
                     name: {"images": len(split), "classes": split.num_classes}
                     for name, split in (
@@ -51,7 +50,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
                 },
             },
             "arms": {arm: _arm(experiment, arm) for arm in recipe.arms},
-            **{name: _distinct(session[name] for session in sessions) for name in ("code", "versions", "machine")},
+            **{name: distinct(session[name] for session in sessions) for name in ("code", "versions", "machine")},
         }
     )
 
@@ -60,7 +59,7 @@ def changed_settings(recipe: Recipe) -> list[str]:
     """The fields that `--set` and its like have changed in a recipe of the zoo, other than its seeds."""
     if recipe.name not in recipes.RECIPES:
         return []
-    return _differences(recipes.RECIPES[recipe.name], recipe.to_dict(), ("seeds",))
+    return _differences(recipes.RECIPES[recipe.name], recipe.to_dict(), ("seeds", "threads"))
 
 
 def changed_settings_of_record(record: Mapping[str, Any]) -> list[str]:
@@ -85,7 +84,7 @@ def changed_settings_of_run(config: Mapping[str, Any]) -> list[str]:
         return []
     arm = str(config.get("arm"))
     # The other arms, and what is written about a recipe, do not concern the run.
-    free = ("name", "summary", "arms", "shipped", "seeds", "published")
+    free = ("name", "summary", "arms", "exported", "seeds", "published", "threads")
     return _differences(shipped.arm(arm) if arm in shipped.arms else shipped, config.get("recipe", {}), free)
 
 
@@ -102,9 +101,9 @@ def _differences(recipe: Recipe, found: Mapping[str, Any], free: Sequence[str]) 
 def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
     recipe = experiment.recipe.arm(arm)
     epochs = recipe.evaluated_epochs()
-    runs = [experiment.run_folder(arm, seed) for seed in recipe.seeds]
-    metrics = [read_json(run / "metrics.json") for run in runs]
-    histories = [read_json(run / "history.json") for run in runs]
+    runs = [experiment.files.run(arm, seed) for seed in recipe.seeds]
+    metrics = [read_json(run.metrics) for run in runs]
+    histories = [read_json(run.history) for run in runs]
     best = [int(np.argmax(history[f"val_{CHOSEN_BY}"])) for history in histories]
     result = {
         "published": recipe.published or None,
@@ -116,7 +115,7 @@ def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
     chosen = experiment.selected_epoch(arm)
     if chosen is not None:
         result["selected"] = {"epoch": chosen, **_at(histories, [epochs.index(chosen)] * len(runs))}
-        result["selection_seconds"] = read_json(experiment.selection_folder(arm) / "metrics.json")["seconds"]
+        result["selection_seconds"] = read_json(experiment.files.selection(arm).metrics)["seconds"]
     return result
 
 
@@ -132,7 +131,7 @@ def _at(histories: list[dict[str, list[float]]], rows: list[int]) -> dict[str, l
     }
 
 
-def _distinct(values: Any) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
     """Each value once: one, unless an experiment was finished with another version than it was begun with."""
     found: list[Any] = []
     for value in values:

@@ -2,17 +2,21 @@
 
 import argparse
 import dataclasses
-import logging
-import os
 import pathlib
-import sys
+from typing import TYPE_CHECKING
 
-from keras_dml.data.data_error import unreadable_images_named
-from keras_dml.utils.command import run
+from keras_dml.data import load
+from keras_dml.utils.command import Parser, add_data_arguments, execute, positive, program, run, wrong_call
 from zoo import recipes
 from zoo.files import RECORDS
 from zoo.listing import listing
-from zoo.recipe import Recipe, override
+from zoo.overrides import override
+from zoo.recipe import Recipe
+from zoo.show import resolved
+
+if TYPE_CHECKING:
+    from keras_dml.data import Benchmark
+    from zoo.experiment import Experiment
 
 DESCRIPTION = """\
 Trains every arm of a recipe with every seed, compares them on classes never seen in training, draws the pictures and
@@ -23,35 +27,25 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if options.name is None and not options.list:
         parser.error("name a recipe, or see them all with --list")
-    try:
+    message = "Interrupted. Finished epochs are kept: the same command goes on after the last of them."
+    return execute(lambda: _run(options), message)
+
+
+def _run(options: argparse.Namespace) -> None:
+    with wrong_call():
         if options.list:
             print(listing(RECORDS, options.name))
-            return 0
+            return
         recipe = _recipe(options)
-        folder = options.output or pathlib.Path("runs") / (
-            recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
-        )
-        with unreadable_images_named():
-            reproduce(
-                recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard
-            )
-    except BrokenPipeError:
-        # An OSError that is no error of the command's: see `run`.
-        raise
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. Finished epochs are kept: the same command goes on after the last of them.", file=sys.stderr
-        )
-        return 130
-    return 0
+        if options.show:
+            print(resolved(recipes.get(options.name), recipe))
+            return
+    folder = options.output or pathlib.Path("runs") / (
+        recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
+    )
+    reproduce(recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard)
 
 
 def reproduce(
@@ -74,50 +68,60 @@ def reproduce(
         folds: Cross-validates over so many parts of the training classes, instead of training on all of them.
         tensorboard: Whether every run writes logs for TensorBoard.
     """
-    print(f"{recipe.name}: {recipe.summary}", flush=True)
-    from keras_dml.data import load
+    from zoo.building import validate
     from zoo.experiment import Experiment
+    from zoo.runs.lock import locked
+    from zoo.runs.provenance import use_threads
 
-    benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
-    train, test = benchmark.train, benchmark.test
-    print(
-        f"Training: {len(train)} images of {train.num_classes} classes. "
-        f"Test: {len(test)} images of {test.num_classes} other classes.",
-        flush=True,
-    )
-    seeds = f"mean ± standard deviation over {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
-    if folds is not None:
-        from zoo.cross_validation import cross_validate
-
-        table = cross_validate(recipe, folder, benchmark, folds, tensorboard)
-        print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {seeds}:\n\n{table}\n")
-        return
+    print(f"{recipe.name}: {recipe.summary}", flush=True)
+    # Before the folder is made.
+    with wrong_call():
+        validate(recipe)
     experiment = Experiment(recipe, folder)
-    experiment.start(benchmark)
-    if experiment.finished(benchmark):
-        print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete the folder to repeat it.")
-    experiment.train(benchmark, tensorboard)
-    last, protocols = experiment.summarise(benchmark)
-    print(f"\nUnseen classes, last epoch; {seeds}:\n\n{last}\n")
+    with locked(experiment.files.lock):
+        use_threads(experiment.threads())
+        benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
+        train, test = benchmark.train, benchmark.test
+        print(
+            f"Training: {len(train)} images of {train.num_classes} classes. "
+            f"Test: {len(test)} images of {test.num_classes} other classes.",
+            flush=True,
+        )
+        if folds is not None:
+            from zoo.cross_validation import cross_validate
+
+            table = cross_validate(recipe, folder, benchmark, folds, tensorboard)
+            print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {_seeds(recipe)}:\n")
+            print(f"{table}\n")
+            return
+        experiment.start(benchmark)
+        if experiment.finished(benchmark):
+            print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete it to repeat it.")
+        experiment.train(experiment.all_runs(benchmark), benchmark, tensorboard)
+        _show(experiment, benchmark, data_dir)
+
+
+def _show(experiment: "Experiment", benchmark: "Benchmark", data_dir: pathlib.Path | None) -> None:
+    """Prints the tables, and what can be done next."""
+    recipe, folder = experiment.recipe, experiment.folder
+    last, protocols = experiment.summarize(benchmark)
+    print(f"\nUnseen classes, last epoch; {_seeds(recipe)}:\n\n{last}\n")
     print(f"Ways to choose the epoch, in per cent (paper protocol: the best test epoch):\n\n{protocols}\n")
-    print(f"The record, with settings, versions and data: {folder / 'record.json'}")
+    print(f"The record, with settings, versions and data: {experiment.files.record}")
     query = experiment.export(benchmark)
-    print(f"Search the exported index ({recipe.shipped}, seed {recipe.seeds[0]}):")
-    print(f"    {_python()} -m export.search {experiment.model_dir} {query}")
+    print(f"Search the exported index ({recipe.exported}, seed {recipe.seeds[0]}):")
+    print(f"    {program()} search {experiment.model_dir} {query}")
     print("Look at the pictures:")
-    for picture in sorted(set(folder.glob("*.png")) - {query}):
-        print(f"    {_python()} -m webbrowser {picture.absolute().as_uri()}")
+    for picture in experiment.files.pictures:
+        print(f"    {picture}")
     data = "" if data_dir is None else f" --data-dir {data_dir}"
     print("Make a page with all there is to see of a run, and compare the arms:")
-    print(f"    {_python()} -m zoo.report {folder}{data}")
-    print(f"    {_python()} -m zoo.compare {folder}")
+    print(f"    {program()} report {folder}{data}")
+    print(f"    {program()} compare {folder}")
 
 
-def _python() -> str:
-    """The interpreter as one would type it from here."""
-    executable = pathlib.Path(sys.executable)
-    here = pathlib.Path.cwd()
-    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
+def _seeds(recipe: Recipe) -> str:
+    return f"mean ± standard deviation over {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -129,26 +133,20 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return override(recipe, [*([] if options.epochs is None else [f"epochs={options.epochs}"]), *options.set])
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.reproduce", description=DESCRIPTION)
+    parser = Parser("reproduce", DESCRIPTION)
     parser.add_argument("name", nargs="?", help="a recipe, or a benchmark for its headline recipe; see --list")
     parser.add_argument(
         "--list",
         action="store_true",
         help="show what can be reproduced, with published and measured figures, and stop; with a name, all its figures",
     )
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images, where it needs one")
-    parser.add_argument("--subset", action="store_true", help="accept data that are not the published protocol's")
     parser.add_argument(
-        "--bad-images", choices=("fail", "skip"), default="fail", help="what an unreadable image does (default: fail)"
+        "--show",
+        action="store_true",
+        help="print every setting of every arm, defaults included, with the file that sets it, and stop",
     )
+    add_data_arguments(parser)
     parser.add_argument(
         "--folds",
         type=int,
@@ -161,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=pathlib.Path, help="experiment folder (default: runs/NAME, with --folds runs/NAME-N-folds)"
     )
-    parser.add_argument("--epochs", type=_positive, help="epochs, instead of the recipe's")
+    parser.add_argument("--epochs", type=positive, help="epochs, instead of the recipe's")
     parser.add_argument("--seed", type=int, action="append", help="a seed, instead of the recipe's; may be repeated")
     parser.add_argument(
         "--set",

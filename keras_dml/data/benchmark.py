@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 from keras_dml.data.split import Split
 
@@ -41,3 +42,8 @@ class Benchmark:
         """Checksum of all splits, 16 hexadecimal digits; see `Split.fingerprint`."""
         splits = [split.fingerprint for split in (self.train, self.test, self.gallery) if split is not None]
         return hashlib.sha256(" ".join(splits).encode()).hexdigest()[:16]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these data from others, JSON-able."""
+        return {"subset": self.subset, "fingerprint": self.fingerprint}

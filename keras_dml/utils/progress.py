@@ -11,24 +11,25 @@ class Progress:
     def message(self, text: str) -> None:
         """One line about what happens."""
 
-    def advance(self, stage: str, done: int, total: int) -> None:
+    def advance(self, stage: str, done: float, total: float, note: str = "") -> None:
         """`done` of `total` items of a stage are finished.
 
         Args:
             stage: What is being done, as in "embedding".
             done: Items finished so far, this call's included.
             total: Items of the stage.
+            note: What else there is to say at this point.
         """
 
     def close(self) -> None:
-        """Ends the line of a stage that was not finished."""
+        """Ends the display of a stage that was not finished."""
 
 
 SILENT = Progress()
 
 
 class TerminalProgress(Progress):
-    """Shows progress on stderr: a bar on a terminal, a line now and then in a file.
+    """Shows progress on stderr: tqdm's bar on a terminal, a line now and then in a file.
 
     Args:
         log_every: Seconds between lines where stderr is not a terminal.
@@ -38,22 +39,32 @@ class TerminalProgress(Progress):
         self._log_every = log_every
         self._bar: Any = None
         self._stage: str | None = None
+        self._first = 0.0
         self._started = self._logged = time.monotonic()
 
-    def message(self, text: str) -> None:
-        self.close()
-        print(text, file=sys.stderr, flush=True)
+    @property
+    def live(self) -> bool:
+        """Whether somebody watches: stderr is a terminal."""
+        return sys.stderr.isatty()
 
-    def advance(self, stage: str, done: int, total: int) -> None:
+    def message(self, text: str) -> None:
+        if self._bar is not None:
+            # Above the bar, which stays.
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def advance(self, stage: str, done: float, total: float, note: str = "") -> None:
         if stage != self._stage:
             self._open(stage, done, total)
-        if sys.stderr.isatty():
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
         elif done >= total or time.monotonic() - self._logged >= self._log_every:
             self._logged = time.monotonic()
             spent = self._logged - self._started
             rate = f", {(done - self._first) / spent:,.0f}/s" if spent > 0 and done > self._first else ""
-            print(f"{stage}: {done:,} of {total:,}{rate}", file=sys.stderr, flush=True)
+            print(f"{stage}: {done:,.0f} of {total:,.0f}{rate}{note and '  ' + note}", file=sys.stderr, flush=True)
         if done >= total:
             self.close()
 
@@ -62,11 +73,15 @@ class TerminalProgress(Progress):
             self._bar.close()
         self._bar = self._stage = None
 
-    def _open(self, stage: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
+    def _open(self, stage: str, done: float, total: float) -> None:
         self.close()
         self._stage, self._first = stage, done
         self._started = self._logged = time.monotonic()
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=stage, file=sys.stderr, unit=" items", dynamic_ncols=True)
+        if self.live:
+            from tqdm import tqdm
+
+            counts = "{n:.1f}/{total:.0f}" if isinstance(done, float) else "{n}/{total}"
+            layout = "{desc}: {percentage:3.0f}%|{bar}| " + counts + " [{elapsed}<{remaining}{postfix}]"
+            self._bar = tqdm(
+                total=total, initial=done, desc=stage, file=sys.stderr, bar_format=layout, dynamic_ncols=True
+            )

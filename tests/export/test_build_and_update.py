@@ -248,7 +248,7 @@ def test_bad_images_are_named(run_folder, folder, tmp_path, capsys):
         (["RUN", "--gallery", "digits", "--k", "0"], "`default_k` must be positive"),
         (["RUN", "--gallery", "digits", "--keep", "0"], "`keep` must be at least 1"),
         (["RUN", "--gallery", "digits", "--rerank", "5"], "no pair_scorer.keras"),
-        (["nowhere", "--gallery", "digits"], "run.json or experiment.json"),
+        (["nowhere", "--gallery", "digits"], "no folder nowhere"),
     ],
 )
 def test_command_line_errors(run_folder, tmp_path, capsys, arguments, message):
@@ -260,13 +260,13 @@ def test_command_line_errors(run_folder, tmp_path, capsys, arguments, message):
     assert not versions.versions(tmp_path / "m")
 
 
-def test_an_experiment_means_its_shipped_run(run_folder, tmp_path):
+def test_an_experiment_means_its_exported_run(run_folder, tmp_path):
     experiment = tmp_path / "experiment"
     (experiment / "das").mkdir(parents=True)
     os.symlink(run_folder, experiment / "das" / "seed-0")
-    content = {"format": 1, "name": "x", "runs": ["das/seed-0"], "shipped": "das/seed-0"}
+    content = {"format": 1, "name": "x", "runs": ["das/seed-0"], "exported": "das/seed-0"}
     (experiment / "experiment.json").write_text(json.dumps(content))
-    from export.runs import open_run
+    from zoo.runs import open_run
 
     assert open_run(experiment).name == "tiny"
     assert open_run(experiment).folder == pathlib.Path(experiment / "das/seed-0")

@@ -19,7 +19,7 @@ def experiment(folder, **arms):
             (run / "run.json").write_text(json.dumps({"format": 1, "name": "toy", "arm": arm, "seed": seed}))
             (run / "metrics.json").write_text(json.dumps({"last": {"recall@1": value, "map@r": value / 2}}))
             runs.append(f"{arm}/seed-{seed}")
-    (folder / "experiment.json").write_text(json.dumps({"format": 1, "runs": runs, "shipped": runs[0]}))
+    (folder / "experiment.json").write_text(json.dumps({"format": 1, "runs": runs, "exported": runs[0]}))
     return folder
 
 

@@ -15,7 +15,7 @@ from tiny_pictures import photograph
 import export
 from keras_dml.data import ClassBatches, ImagePreprocessing, load
 from keras_dml.evaluation import evaluate_retrieval
-from zoo import recipes, reproduce, training
+from zoo import building, recipes, reproduce
 from zoo.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def changes(name):
     recipe = recipes.get(name)
     return {
         "arms": {arm: dict(recipe.arms[arm]) for arm in ARMS[name]},
-        "shipped": ARMS[name][1],
+        "exported": ARMS[name][1],
         "backbone": "small_conv",
         "backbone_options": {"widths": (4, 8)},
         "weights": None,
@@ -58,7 +58,7 @@ def changes(name):
         "resize": 20,
         "classes_per_batch": 2,
         "learning_rate": 1e-3,
-        "milestones": (),
+        "lr_milestones": (),
         "select_epoch": name in SELECTING,
         "ks": KS,
     }
@@ -104,7 +104,7 @@ def test_metrics_are_those_of_the_saved_encoder_on_the_test_images(experiment, d
         assert (config["recipe"]["das"] is not None) == (run / "das_state.npz").exists() == arm.endswith("das")
         images = benchmark.test.dataset(ImagePreprocessing.from_config(config["preprocessing"]))
         keras.utils.set_random_seed(0)
-        untrained = training.build_encoder(dataclasses.replace(recipes.get(name), **changes(name)).arm(arm))
+        untrained = building.build_encoder(dataclasses.replace(recipes.get(name), **changes(name)).arm(arm))
         trained = keras.models.load_model(run / "encoder.keras")
         metrics = read(run / "metrics.json")
         embeddings = []
@@ -169,7 +169,7 @@ def test_part_of_a_benchmark_is_refused_unless_asked_for(data_dir, tmp_path, cap
     ):
         folder = tmp_path / name
         arguments = [text for text in command(name, data_dir, folder) if text != "--subset"]
-        assert reproduce.main(arguments) == 2
+        assert reproduce.main(arguments) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"error: The data are not the whole benchmark '{name}'")
         assert numbers in error
@@ -187,7 +187,7 @@ def test_an_experiment_is_not_continued_with_other_data(data_dir, tmp_path, caps
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     tiny_datasets.cub200(tmp_path, classes=(0, 1, 2, 3, 100, 101), per_class=5)
     # Finished runs are not looked at again: old arms would stand beside new ones.
-    assert reproduce.main(command("cub200", tmp_path, folder)) == 2
+    assert reproduce.main(command("cub200", tmp_path, folder)) == 1
     error = capsys.readouterr().err
     assert f"{folder} holds an experiment on other data" in error
     assert "Nothing was changed. Give another --output" in error
@@ -197,7 +197,7 @@ def test_an_experiment_is_not_continued_with_other_data(data_dir, tmp_path, caps
 def test_what_failed_before_the_first_run_can_be_corrected(data_dir, tmp_path, capsys):
     benchmark = load("cub200", data_dir, subset=True)
     arguments = command("cub200", data_dir, tmp_path)
-    assert reproduce.main([*arguments, "--set", "weights=imagenet"]) == 2
+    assert reproduce.main([*arguments, "--set", "weights=imagenet"]) == 1
     assert "small_conv has no ImageNet weights" in capsys.readouterr().err
     recipe = dataclasses.replace(recipes.get("cub200"), epochs=EPOCHS, seeds=(0,), **changes("cub200"))
     Experiment(recipe, tmp_path).start(benchmark)
@@ -219,7 +219,7 @@ def test_sizes_that_do_not_fit_are_refused_before_any_arm_is_trained(data_dir, t
 
 
 def test_missing_data_are_named(tmp_path, capsys):
-    assert reproduce.main(command("cub200", tmp_path / "nowhere", tmp_path / "run")) == 2
+    assert reproduce.main(command("cub200", tmp_path / "nowhere", tmp_path / "run")) == 1
     error = capsys.readouterr().err
     assert "nowhere does not exist" in error
     assert "caltech_birds2011" in error
@@ -231,10 +231,10 @@ def test_one_step_of_the_published_network(data_dir):
     recipe = dataclasses.replace(recipes.get("cub200").arm("das"), weights=None)
     train = load("cub200", data_dir, subset=True).train
     keras.utils.set_random_seed(0)
-    encoder = training.build_encoder(recipe)
+    encoder = building.build_encoder(recipe)
     assert encoder.output_shape == (None, 512)
-    model = training.build_model(recipe, encoder, train.num_classes, 1, 0)
-    batches = ClassBatches(train, training.preprocessing(recipe), 2, 2, augment=training.build_augment(recipe))
+    model = building.build_model(recipe, encoder, train.num_classes, 1, 0)
+    batches = ClassBatches(train, building.preprocessing(recipe), 2, 2, augment=building.build_augment(recipe))
     before = [np.array(weight) for weight in encoder.trainable_weights]
     history = model.fit(batches.dataset(), steps_per_epoch=1, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()

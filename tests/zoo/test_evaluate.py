@@ -61,7 +61,7 @@ def test_gallery_and_options(tmp_path, capsys):
 def test_run_and_experiment_folder(tmp_path, capsys):
     run_folder(tmp_path / "das" / "seed-0", 0, ks=[1, 5])
     run_folder(tmp_path / "das" / "seed-1", 1, ks=[1, 5])
-    experiment = {"format": 1, "runs": ["das/seed-0", "das/seed-1"], "shipped": "das/seed-1"}
+    experiment = {"format": 1, "runs": ["das/seed-0", "das/seed-1"], "exported": "das/seed-1"}
     (tmp_path / "experiment.json").write_text(json.dumps(experiment))
     assert evaluate.main([str(tmp_path)]) == 0
     assert "Recall@5" in capsys.readouterr().out

@@ -17,26 +17,26 @@ from zoo import reproduce
 
 ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
-# One arm with every kind of state: DAS, a loss with weights, a memory and an optimiser of its own, milestones.
+# One arm with every kind of state: DAS, a loss with weights, a memory and an optimiser of its own, lr_milestones.
 # Batches of four make an epoch of 225 steps.
 COMMAND = [
     "digits",
     *("--epochs", str(EPOCHS), "--seed", "3"),
     *("--set", "arms={'das': {}}"),
     *("--set", "loss=cross_batch_memory", "--set", "loss_args={'loss': 'margin', 'memory_size': 64}"),
-    *("--set", "loss_learning_rate=0.01", "--set", "milestones=(1,)"),
+    *("--set", "loss_learning_rate=0.01", "--set", "lr_milestones=(1,)"),
     *("--set", "classes_per_batch=2", "--set", "backbone_options.widths=(4, 8)"),
 ]
 RUN, SELECTION = pathlib.Path("das", "seed-3"), pathlib.Path("das", "selection")
 # What a process leaves that is killed while it writes: nothing of this may ever be read.
 LEFTOVERS = (
-    "partial-1.weights.h5",
-    "partial-best-encoder.weights.h5",
-    # Renamed, but not yet named by progress.json.
+    ".partial-checkpoint-1.weights.h5",
+    ".partial-best-encoder-1.weights.h5",
+    # Renamed, but not yet described by checkpoint-1.json.
     "checkpoint-1.weights.h5",
-    ".progress.json.partial",
-    ".history.json.partial",
-    ".metrics.json.partial",
+    ".partial-checkpoint-1.json",
+    ".partial-history.json",
+    ".partial-metrics.json",
 )
 WORK = 0.3
 """Seconds of computing after an epoch was saved: far more than what is left of that epoch, far less than the next."""
@@ -91,16 +91,13 @@ class Process:
 
 
 def epochs_saved(run):
-    path = run / "progress.json"
-    try:
-        return json.loads(path.read_text())["epochs"]
-    except FileNotFoundError:
-        return None
+    epochs = [int(path.stem.rpartition("-")[2]) for path in run.glob("checkpoint-*.json")]
+    return max(epochs, default=None)
 
 
 def first_epoch(process):
     """The first epoch that a process reported."""
-    return int(re.search(r"epoch (\d+)/", process.output.read_text()).group(1))
+    return int(re.search(r"epoch (\d+)/", process.errors.read_text()).group(1))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +115,7 @@ def interrupted(tmp_path_factory):
 
     killed = Process(folder, logs / "1")
     assert killed.stop_within_an_epoch(folder / RUN, 0, signal.SIGKILL) == (-signal.SIGKILL, 0)
-    assert not list((folder / RUN).glob("*.h5"))
+    assert not list((folder / RUN).glob("checkpoint-*.h5"))
     for name in LEFTOVERS:
         (folder / RUN / name).write_bytes(b'{"epochs": 3, "weig')
 
@@ -137,7 +134,7 @@ def interrupted(tmp_path_factory):
     assert stopped.errors.read_text().splitlines()[-1] == message
     # As if the export had been killed, and the picture half written.
     (folder / "export" / "digits" / ".writing-0123456789ab").mkdir(parents=True)
-    (folder / "partial-query.png").write_bytes(b"\x89PNG")
+    (folder / ".partial-query.png").write_bytes(b"\x89PNG")
 
     last = Process(folder, logs / "4")
     assert last.process.wait(timeout=600) == 0, last.errors.read_text()
@@ -215,6 +212,6 @@ def test_a_finished_run_is_shown_not_overwritten(whole, capsys):
 )
 def test_other_settings_are_refused_and_change_nothing(whole, capsys, change):
     before = contents(whole)
-    assert reproduce.main([*COMMAND, "--output", str(whole), *change]) == 2
+    assert reproduce.main([*COMMAND, "--output", str(whole), *change]) == 1
     assert "Nothing was changed. Give another --output" in capsys.readouterr().err
     assert contents(whole) == before

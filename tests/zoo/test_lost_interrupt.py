@@ -12,6 +12,7 @@ import pytest
 from keras_dml.data import load
 from zoo import recipes, training
 from zoo.interruption import Interruption
+from zoo.runs import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -89,8 +90,13 @@ def test_a_thread_installs_no_handler():
     assert found == [signal.default_int_handler]
 
 
+class Losing(training.Watcher):
+    def on_epoch(self, epochs, logs):
+        lose_an_interrupt()
+
+
 def test_a_run_ends_and_keeps_its_finished_epochs(tmp_path):
     recipe = dataclasses.replace(recipes.get("digits"), epochs=3, backbone_options={"widths": (4,)})
     with pytest.raises(KeyboardInterrupt):
-        training.train(recipe, "baseline", 5, load("digits"), tmp_path, lambda epoch, logs: lose_an_interrupt())
-    assert training.epochs_done(tmp_path) == 1
+        training.train(recipe, "baseline", 5, load("digits"), tmp_path, Losing())
+    assert checkpoint.epochs_done(tmp_path) == 1

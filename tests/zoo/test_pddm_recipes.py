@@ -7,7 +7,7 @@ import pytest
 from keras_dml.data import load
 from keras_dml.image_encoder import load_pair_scorer
 from keras_dml.losses import DoubleHeaderHinge
-from zoo import recipes, training
+from zoo import building, recipes, training
 
 PDDM = [name for name in recipes.RECIPES if name.endswith("_pddm")]
 
@@ -23,12 +23,12 @@ def test_every_arm_can_be_built(name):
     recipe = recipes.get(name)
     for arm in recipe.arms:
         settings = recipe.arm(arm)
-        loss = training.build_loss(settings.loss, settings.loss_args, num_classes=10)
+        loss = building.build_loss(settings.loss, settings.loss_args, num_classes=10)
         assert isinstance(loss, DoubleHeaderHinge) == (settings.pddm is not None)
         if settings.augment is not None:
             image = np.zeros((300, 280, settings.channels), "uint8")
             shape = (settings.input_size, settings.input_size, settings.channels)
-            assert training.build_augment(settings)(image, np.array([0, 1])).shape == shape
+            assert building.build_augment(settings)(image, np.array([0, 1])).shape == shape
 
 
 def test_published_arm_mines_one_quadruplet_and_trains_the_unit_ten_times_as_fast():

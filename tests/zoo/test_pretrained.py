@@ -13,7 +13,7 @@ import pytest
 import keras_dml as dml
 import zoo
 from zoo import pretrained
-from zoo.saved_run import open_run
+from zoo.runs import open_run
 
 FRESH_PROCESS = """
 import sys
@@ -164,7 +164,7 @@ def test_ship_adds_a_run_and_replaces_it(weights, run, capsys):
 
 
 def test_ship_takes_the_shipped_run_of_an_experiment(weights, run):
-    (run.parent / "experiment.json").write_text(json.dumps({"format": 1, "runs": ["run"], "shipped": "run"}))
+    (run.parent / "experiment.json").write_text(json.dumps({"format": 1, "runs": ["run"], "exported": "run"}))
     assert pretrained.ship(run.parent, "mine") == weights / "mine.keras"
 
 
@@ -181,7 +181,7 @@ def test_ship_refuses_weights_of_others(weights, run, capsys, changes, message):
     change(run / "run.json", lambda config: config["recipe"].update(changes))
     with pytest.raises(ValueError, match=message):
         pretrained.ship(run, "mine")
-    assert pretrained.main([str(run), "--name", "mine"]) == 2
+    assert pretrained.main([str(run), "--name", "mine"]) == 1
     assert "error: Only encoders trained from scratch" in capsys.readouterr().err
     assert sorted(weights.iterdir()) == files
 

@@ -9,7 +9,8 @@ import warnings
 import pytest
 
 from zoo import recipes, reproduce
-from zoo.recipe import DAS, evaluated_epochs, override
+from zoo.overrides import override
+from zoo.recipe import DAS, evaluated_epochs
 
 
 @pytest.fixture(autouse=True)
@@ -116,17 +117,17 @@ def test_another_input_size_that_crops_otherwise_is_named():
     [
         (
             ["epochs=12"],
-            "The run has epochs=12, and the learning rate still falls at milestones=(4, 5), which were chosen for "
-            'epochs=6. To scale them, add --set "milestones=(8, 10)" (arms: baseline, das)',
+            "The run has epochs=12, and the learning rate still falls at lr_milestones=(4, 5), which were chosen for "
+            'epochs=6. To scale them, add --set "lr_milestones=(8, 10)" (arms: baseline, das)',
         ),
         (
             ["epochs=3"],
-            "The run has epochs=3, and ends before the learning rate falls at milestones=(4, 5). To scale them, add "
-            '--set "milestones=(2,)" (arms: baseline, das)',
+            "The run has epochs=3, and ends before the learning rate falls at lr_milestones=(4, 5). To scale them, add "
+            '--set "lr_milestones=(2,)" (arms: baseline, das)',
         ),
-        (["epochs=1"], 'add --set "milestones=()"'),
-        (["arms.das.epochs=12"], 'add --set "arms.das.milestones=(8, 10)" (arms: das)'),
-        (["milestones=(2, 6)"], "ends before the learning rate falls at milestones=(6,). (arms: baseline, das)"),
+        (["epochs=1"], 'add --set "lr_milestones=()"'),
+        (["arms.das.epochs=12"], 'add --set "arms.das.lr_milestones=(8, 10)" (arms: das)'),
+        (["lr_milestones=(2, 6)"], "ends before the learning rate falls at lr_milestones=(6,). (arms: baseline, das)"),
     ],
 )
 def test_milestones_that_do_not_fit_the_epochs_are_named(assignments, message):
@@ -136,9 +137,9 @@ def test_milestones_that_do_not_fit_the_epochs_are_named(assignments, message):
 
 
 def test_milestones_that_fit_the_epochs_are_taken_in_silence():
-    assert override(recipes.get("digits"), ["epochs=12", "milestones=(4, 5)"]).epochs == 12
-    assert override(recipes.get("digits_pddm"), ["milestones=()", "epochs=12"]).epochs == 12
-    assert override(recipes.get("omniglot_pddm"), ["epochs=12"]).milestones == ()
+    assert override(recipes.get("digits"), ["epochs=12", "lr_milestones=(4, 5)"]).epochs == 12
+    assert override(recipes.get("digits_pddm"), ["lr_milestones=()", "epochs=12"]).epochs == 12
+    assert override(recipes.get("omniglot_pddm"), ["epochs=12"]).lr_milestones == ()
 
 
 def test_the_long_training_that_the_folder_recipe_advises_is_that_of_table_1():
@@ -168,9 +169,9 @@ def test_wrong_values(assignment, message):
 
 
 def test_tuples():
-    recipe = override(recipes.get("digits"), ["das.scale_range=[0.5, 2]", "milestones=()", "seeds=4", "ks=1,5"])
+    recipe = override(recipes.get("digits"), ["das.scale_range=[0.5, 2]", "lr_milestones=()", "seeds=4", "ks=1,5"])
     assert recipe.das.scale_range == (0.5, 2.0)
-    assert (recipe.milestones, recipe.seeds, recipe.ks) == ((), (4,), (1, 5))
+    assert (recipe.lr_milestones, recipe.seeds, recipe.ks) == ((), (4,), (1, 5))
 
 
 def test_a_recipe_refuses_settings_that_no_arm_can_have():

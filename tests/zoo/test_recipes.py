@@ -12,7 +12,7 @@ from keras_dml import layers, losses
 from keras_dml.backbones import BACKBONES, POOLINGS
 from keras_dml.data import BENCHMARKS
 from keras_dml.utils.files import as_json
-from zoo import recipes, training
+from zoo import building, recipes
 from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.tables import title
@@ -68,8 +68,8 @@ def test_every_arm_can_be_built(name, arm):
     settings = recipes.get(name).arm(arm)
     assert settings.backbone in BACKBONES
     assert settings.pooling in POOLINGS
-    training.build_augment(settings)
-    loss = training.build_loss(settings.loss, settings.loss_args, num_classes=10)
+    building.build_augment(settings)
+    loss = building.build_loss(settings.loss, settings.loss_args, num_classes=10)
     normalized_inputs = getattr(loss, "normalized_inputs", None)
     if normalized_inputs is not None:
         assert settings.normalize == normalized_inputs
@@ -82,7 +82,7 @@ def test_every_arm_can_be_built(name, arm):
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_is_accepted(name):
-    training.validate(recipes.get(name))
+    building.validate(recipes.get(name))
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -90,7 +90,7 @@ def test_training_is_that_of_the_authors_code(name):
     for arm in recipes.get(name).arms:
         settings = recipes.get(name).arm(arm)
         assert (settings.optimizer, settings.learning_rate) == ("adam", 1e-5)
-        assert (settings.epochs, settings.milestones, settings.decay) == (300, (200, 250), 0.3)
+        assert (settings.epochs, settings.lr_milestones, settings.lr_gamma) == (300, (200, 250), 0.3)
         special = name == "cub200"
         assert settings.l2_decay == (8e-4 if special else 4e-4)
         assert settings.classes_per_batch * settings.images_per_class == (180 if special else 112)

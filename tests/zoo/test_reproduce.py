@@ -14,13 +14,16 @@ import pytest
 
 from keras_dml.data import load
 from keras_dml.evaluation import clustering, evaluate_retrieval
-from zoo import recipes, reproduce, training
+from zoo import building, recipes, reproduce, training
 from zoo.experiment import Experiment
-from zoo.recipe import DAS, Recipe, override
+from zoo.overrides import override
+from zoo.recipe import DAS, Recipe
 from zoo.record import changed_settings, protocol_table
+from zoo.runs import RunFolder, provenance
+from zoo.runs.checkpoint import Checkpoints, State
 from zoo.tables import metrics_table
 
-SMALL = ["--epochs", "2", "--seed", "3", "--set", "milestones=()", "--set", "backbone_options.widths=(4, 8)"]
+SMALL = ["--epochs", "2", "--seed", "3", "--set", "lr_milestones=()", "--set", "backbone_options.widths=(4, 8)"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_record_says_what_was_run_and_what_each_way_to_choose_the_epoch_gives(fi
     assert record["data"]["fingerprint"] == load("digits").fingerprint
     assert record["data"]["train"] == {"images": 901, "classes": 5}
     assert record["recipe"]["epochs"] == 2
-    assert record["changed_settings"] == ["epochs", "backbone_options", "milestones"]
+    assert record["changed_settings"] == ["epochs", "backbone_options", "lr_milestones"]
     assert {"python", "tensorflow", "keras", "scann"} <= set(record["versions"][0])
     assert set(record["code"][0]) == {"keras-dml", "commit", "modified"}
     for arm, values in record["arms"].items():
@@ -113,7 +116,7 @@ def test_records_name_weights_by_content(tmp_path):
     path = tmp_path / "secret-place" / "weights.h5"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    shown = training.weights_identity(str(path))
+    shown = provenance.weights_identity(str(path))
     assert shown == {"file": "weights.h5", "sha256": hashlib.sha256(b"weights").hexdigest()}
 
 
@@ -126,14 +129,11 @@ def test_changed_settings_are_told_from_a_choice_of_weights_file():
 
 
 def test_a_run_names_every_code_that_worked_on_it(tmp_path, monkeypatch):
-    def stop(epoch, logs):
-        raise Stopped
-
     benchmark = load("digits")
-    monkeypatch.setattr(training, "code_version", lambda: {"commit": "one"})
+    monkeypatch.setattr(provenance, "code_version", lambda: {"commit": "one"})
     with pytest.raises(Stopped):
-        training.train(small_recipe(), "das", 5, benchmark, tmp_path, stop)
-    monkeypatch.setattr(training, "code_version", lambda: {"commit": "two"})
+        training.train(small_recipe(), "das", 5, benchmark, tmp_path, Stop())
+    monkeypatch.setattr(provenance, "code_version", lambda: {"commit": "two"})
     training.train(small_recipe(), "das", 5, benchmark, tmp_path)
     config = read(tmp_path / "run.json")
     assert [session["code"]["commit"] for session in config["sessions"]] == ["one", "two"]
@@ -161,7 +161,6 @@ def test_published_figures_stand_beside_ours():
     [
         (["--seed", "-1"], "Received: seed=-1"),
         (["--seed", "4", "--seed", "4"], "different numbers.*4, 4"),
-        (["--weights", "nowhere.h5"], "no weights file nowhere.h5"),
         (["--set", "loss=multi_similarty"], "Did you mean"),
         (["--set", "optimizer=adm"], "Did you mean 'adam'"),
         (["--set", "loss_args.alfa=1"], "'alfa'. Did you mean 'alpha'"),
@@ -180,8 +179,8 @@ def test_published_figures_stand_beside_ours():
         ),
         (["--set", "das.num_produced=-1"], "Arm 'das': `num_produced` must be .* Received: num_produced=-1"),
         (["--set", "pddm.dropout=1.5"], "`dropout` must be in .* Received: dropout=1.5"),
-        (["--set", "milestones=(5, 4)"], "ascending order.*milestones=\\(5, 4\\)"),
-        (["--set", "milestones=(0,)"], "ascending order, from 1"),
+        (["--set", "lr_milestones=(5, 4)"], "ascending order.*lr_milestones=\\(5, 4\\)"),
+        (["--set", "lr_milestones=(0,)"], "ascending order, from 1"),
         (["--set", "learning_rate=-1"], "learning_rate=-1"),
         (["--set", "l2_decay=-1"], "l2_decay=-1"),
         (["--set", "steps_per_epoch=0"], "steps_per_epoch=0"),
@@ -199,6 +198,13 @@ def test_wrong_settings_are_errors_before_anything_is_written(tmp_path, capsys, 
     assert not folder.exists()
 
 
+def test_a_missing_weights_file_is_an_error_before_anything_is_written(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert reproduce.main(["digits", "--output", str(folder), "--weights", "nowhere.h5"]) == 1
+    assert "no weights file nowhere.h5" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_do(tmp_path, capsys, monkeypatch):
     def network(**options):
         raise Exception("URL fetch failure on https://storage.googleapis.com/weights.h5")
@@ -206,7 +212,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_do(tmp
     monkeypatch.setattr(keras.applications, "MobileNetV2", network)
     settings = ("backbone=mobilenet_v2", "channels=3", "input_size=32")
     options = [text for setting in settings for text in ("--set", setting)]
-    assert reproduce.main(["digits", "--output", str(tmp_path), "--weights", "imagenet", *options]) == 2
+    assert reproduce.main(["digits", "--output", str(tmp_path), "--weights", "imagenet", *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: Keras could not download the ImageNet weights of mobilenet_v2: URL fetch failure")
     assert "pass weights=FILE" in error
@@ -216,7 +222,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_do(tmp
 def test_a_backbone_whose_package_is_missing_is_an_error_that_names_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     options = ["--set", "backbone=keras_hub:dinov2_base", "--set", "backbone_options={}"]
-    assert reproduce.main(["digits", "--output", str(tmp_path), *options]) == 2
+    assert reproduce.main(["digits", "--output", str(tmp_path), *options]) == 1
     assert 'pip install "keras-dml[models]"' in capsys.readouterr().err
 
 
@@ -244,7 +250,7 @@ def test_finished_experiment_is_shown_not_repeated(finished, capsys):
 
 
 def test_other_settings_do_not_overwrite(finished, capsys):
-    assert reproduce.main(["digits", "--output", str(finished), *SMALL, "--set", "learning_rate=0.5"]) == 2
+    assert reproduce.main(["digits", "--output", str(finished), *SMALL, "--set", "learning_rate=0.5"]) == 1
     assert "differ in: learning_rate" in capsys.readouterr().err
 
 
@@ -255,6 +261,17 @@ def small_recipe(**changes):
 
 class Stopped(Exception):
     pass
+
+
+class Stop(training.Watcher):
+    """Ends a training after so many epochs."""
+
+    def __init__(self, epochs=1):
+        self.epochs = epochs
+
+    def on_epoch(self, epochs, logs):
+        if epochs == self.epochs:
+            raise Stopped
 
 
 def test_the_last_numbers_are_those_of_the_saved_embeddings_and_these_are_made_once(tmp_path, monkeypatch):
@@ -279,14 +296,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     recipe, benchmark = small_recipe(), load("digits")
     training.train(recipe, "das", 5, benchmark, tmp_path / "whole")
 
-    def stop(epoch, logs):
-        if epoch == max(1, stop_after):
-            raise Stopped
-
     if stop_after:
         with pytest.raises(Stopped):
-            training.train(recipe, "das", 5, benchmark, tmp_path / "parts", stop)
-        assert not training.finished(tmp_path / "parts")
+            training.train(recipe, "das", 5, benchmark, tmp_path / "parts", Stop(stop_after))
+        assert not RunFolder(tmp_path / "parts").finished
     training.train(recipe, "das", 5, benchmark, tmp_path / "parts")
     for name in ("test_embeddings.npz", "das_state.npz"):
         whole, parts = np.load(tmp_path / "whole" / name), np.load(tmp_path / "parts" / name)
@@ -298,7 +311,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
 def test_an_epoch_may_be_a_part_of_a_pass_and_kmeans_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(clustering, "kmeans", None)
     recipe, calls = dataclasses.replace(small_recipe(), epochs=2, steps_per_epoch=3, clustering=False), []
-    training.train(recipe, "das", 5, load("digits"), tmp_path, on_step=lambda *call: calls.append(call))
+
+    class Steps(training.Watcher):
+        def on_step(self, epochs, step, steps):
+            calls.append((epochs, step, steps))
+
+    training.train(recipe, "das", 5, load("digits"), tmp_path, Steps())
     assert calls == [(epoch, step, 3) for epoch in range(2) for step in range(3)]
     metrics = read(tmp_path / "metrics.json")
     for values in (metrics["untrained"], metrics["last"]):
@@ -310,30 +328,27 @@ def test_what_was_begun_before_a_setting_existed_goes_on(tmp_path):
     experiment = Experiment(recipe, tmp_path)
     experiment.start(benchmark)
     config = {"recipe": recipe.arm("das").to_dict(), "held_out_classes": None, "data": {}, "weights": None}
-    checkpoint = training._Checkpoint(experiment.shipped, {**config, "sessions": []})
-    checkpoint.begin({"recall@1": 0.5})
-    for path in (tmp_path / "experiment.json", experiment.shipped / "run.json"):
-        saved = read(path)
-        del saved["recipe"]["steps_per_epoch"]
-        path.write_text(json.dumps(saved))
+    older = {name: value for name, value in config["recipe"].items() if name != "steps_per_epoch"}
+    run = experiment.exported.path
+    Checkpoints(run, {**config, "recipe": older, "sessions": []}).begin({"recall@1": 0.5})
+    saved = read(tmp_path / "experiment.json")
+    del saved["recipe"]["steps_per_epoch"]
+    (tmp_path / "experiment.json").write_text(json.dumps(saved))
     experiment.start(benchmark)
-    assert checkpoint.restore(None, {}) == (0, {}, 0.0)
+    assert Checkpoints(run, {**config, "sessions": []}).restore(None, {}) == State({"recall@1": 0.5})
 
 
 def test_a_run_begun_with_other_settings_is_not_continued(tmp_path):
-    def stop(epoch, logs):
-        raise Stopped
-
     benchmark = load("digits")
     with pytest.raises(Stopped):
-        training.train(small_recipe(), "das", 5, benchmark, tmp_path, stop)
+        training.train(small_recipe(), "das", 5, benchmark, tmp_path, Stop())
     with pytest.raises(ValueError, match="other settings"):
         training.train(small_recipe(l2_decay=0.5), "das", 5, benchmark, tmp_path)
 
 
 def test_the_rate_falls_with_the_first_step_after_a_milestone():
-    recipe = dataclasses.replace(small_recipe(), learning_rate=1.0, milestones=(2, 3), decay=0.5)
-    model = training.build_model(recipe, training.build_encoder(recipe), num_classes=5, steps_per_epoch=4, seed=0)
+    recipe = dataclasses.replace(small_recipe(), learning_rate=1.0, lr_milestones=(2, 3), lr_gamma=0.5)
+    model = building.build_model(recipe, building.build_encoder(recipe), num_classes=5, steps_per_epoch=4, seed=0)
     rates = []
     # Iterations are counted from 0: the first step of the third epoch, after two of four steps, is number 8.
     for step in (0, 7, 8, 11, 12, 20):
@@ -383,7 +398,7 @@ def test_overrides():
 def test_recipes_are_frozen_and_named_after_themselves():
     for name, recipe in recipes.RECIPES.items():
         assert recipe.name == name
-        assert recipe.shipped in recipe.arms
+        assert recipe.exported in recipe.arms
         for arm in recipe.arms:
             assert isinstance(recipe.arm(arm), Recipe)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -393,7 +408,7 @@ def test_recipes_are_frozen_and_named_after_themselves():
 def test_experiment_lists_all_arms_of_a_seed_first(tmp_path):
     experiment = Experiment(recipes.get("digits"), tmp_path)
     assert experiment.runs[:2] == [("baseline", 0), ("das", 0)]
-    assert experiment.shipped == tmp_path / "das" / "seed-0"
+    assert experiment.exported.path == tmp_path / "das" / "seed-0"
 
 
 def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
@@ -429,7 +444,7 @@ def test_cross_validation_holds_out_every_training_class_once(tmp_path, capsys):
     assert result["code"] == [read(runs[0] / "run.json")["code"]]
     assert reproduce.main(command) == 0
     assert "shown, not repeated" in capsys.readouterr().out
-    assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 2
+    assert reproduce.main(["digits", "--folds", "9", "--output", str(tmp_path / "no"), *SMALL]) == 1
     assert "Received: 9" in capsys.readouterr().err
 
 
@@ -439,7 +454,7 @@ def test_only_an_unfinished_cross_validation_demands_its_weights_file(tmp_path):
     for number in (0, 1):
         with pytest.raises(FileNotFoundError, match=r"no weights file gone\.h5"):
             experiment.start(benchmark, folds=2)
-        run = experiment.fold_folder("das", 3, number)
+        run = experiment.files.fold("das", 3, number).path
         run.mkdir(parents=True)
         (run / "metrics.json").write_text("{}")
     experiment.start(benchmark, folds=2)

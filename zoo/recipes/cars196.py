@@ -34,26 +34,24 @@ SEC falls on real embeddings alone. Here it is averaged over produced ones as we
 multiplied to leave the real ones the same gradient.
 """
 
-import dataclasses
-
-from zoo.recipe import DAS
+from zoo.recipe import DAS, derived
 from zoo.recipes.das import LOSSES, TABLE_1, TABLE_2, losses_arms, published, with_and_without
 
-CARS196 = dataclasses.replace(
+CARS196 = derived(
     TABLE_1,
     name="cars196",
     summary="multi-similarity, ResNet-50, d=512, with and without DAS (Table 1)",
     benchmark="cars196",
     arms=with_and_without("Table 1", (1, 2, 4, 8), (83.99, 90.39, 94.51, 96.80), (87.84, 93.15, 95.99, 97.85)),
 )
-CARS196_IBN = dataclasses.replace(
+CARS196_IBN = derived(
     CARS196,
     name="cars196_ibn",
     summary="multi-similarity, BN-Inception, d=512, with and without DAS (Table 1)",
     arms=with_and_without("Table 1", (1, 2, 4, 8), (83.86, 90.41, 94.64, 96.99), (85.66, 91.60, 95.27, 97.37)),
     backbone="bn_inception",
 )
-CARS196_LOSSES = dataclasses.replace(
+CARS196_LOSSES = derived(
     TABLE_2,
     name="cars196_losses",
     summary="seven losses, ResNet-50, d=128, with and without DAS (Table 2)",
@@ -72,7 +70,7 @@ CARS196_LOSSES = dataclasses.replace(
 )
 
 HALVES = "scaling and shifting apart"
-CARS196_ABLATION = dataclasses.replace(
+CARS196_ABLATION = derived(
     TABLE_2,
     name="cars196_ablation",
     summary="scaling and shifting apart: triplets, ResNet-50, d=128, with none, one and both halves of DAS",
@@ -83,23 +81,23 @@ CARS196_ABLATION = dataclasses.replace(
         "shifting": {"das": DAS(scale_range=(1.0, 1.0)), "published": published(HALVES, recall_1=81.83)},
         "both": {"published": published(HALVES, recall_1=82.63)},
     },
-    shipped="both",
+    exported="both",
     **LOSSES["triplet_distance_weighted"],
 )
 
-CARS196_TABLE4 = dataclasses.replace(
+CARS196_TABLE4 = derived(
     CARS196,
     name="cars196_table4",
     summary="margin loss, ResNet-50, d=512, with and without DAS (Table 4)",
     arms={"margin": {"das": None}, "margin_das": {"published": published("Table 4", recall_1=88.34)}},
-    shipped="margin_das",
+    exported="margin_das",
     seeds=(0,),
     **LOSSES["margin_distance_weighted"],
 )
 SEC = {"loss": "spherical_embedding_constraint", "normalize": False}
 SEC_WEIGHT = 0.01
 SEC_DAS = DAS(top_k=8, normalize=False)
-CARS196_TABLE4_IBN = dataclasses.replace(
+CARS196_TABLE4_IBN = derived(
     CARS196_IBN,
     name="cars196_table4_ibn",
     summary="multi-similarity with SEC, and margin loss, BN-Inception, d=512, with and without DAS (Table 4)",
@@ -119,6 +117,6 @@ CARS196_TABLE4_IBN = dataclasses.replace(
         "margin": {**LOSSES["margin_distance_weighted"], "das": None},
         "margin_das": {**LOSSES["margin_distance_weighted"], "published": published("Table 4", recall_1=84.85)},
     },
-    shipped="multi_similarity_sec_das",
+    exported="multi_similarity_sec_das",
     seeds=(0,),
 )

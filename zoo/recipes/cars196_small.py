@@ -24,7 +24,7 @@ CARS196_SMALL = Recipe(
         "triplet": {"loss": "triplet", "das": None},
         "triplet_das": {"loss": "triplet"},
     },
-    shipped="ms_das",
+    exported="ms_das",
     backbone="mobilenet_v2",
     backbone_options={"alpha": 0.35},
     weights="imagenet",
@@ -44,6 +44,6 @@ CARS196_SMALL = Recipe(
     frozen_batch_norm=True,
     learning_rate=2e-4,
     epochs=16,
-    milestones=(11, 14),
+    lr_milestones=(11, 14),
     evaluate_every=5,
 )

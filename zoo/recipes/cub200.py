@@ -22,11 +22,10 @@ Published Recall@1, 2, 4, 8 in per cent:
     multi-similarity                62.63 -> 64.13
 """
 
-import dataclasses
-
+from zoo.recipe import derived
 from zoo.recipes.das import TABLE_1, TABLE_2, losses_arms, with_and_without
 
-CUB200 = dataclasses.replace(
+CUB200 = derived(
     TABLE_1,
     name="cub200",
     summary="multi-similarity, ResNet-50, d=512, with and without DAS (Table 1)",
@@ -37,7 +36,7 @@ CUB200 = dataclasses.replace(
     classes_per_batch=90,
     l2_decay=8e-4,
 )
-CUB200_IBN = dataclasses.replace(
+CUB200_IBN = derived(
     TABLE_1,
     name="cub200_ibn",
     summary="multi-similarity, BN-Inception, d=512, with and without DAS (Table 1)",
@@ -45,7 +44,7 @@ CUB200_IBN = dataclasses.replace(
     arms=with_and_without("Table 1", (1, 2, 4, 8), (65.72, 77.19, 85.74, 91.56), (67.07, 78.11, 86.43, 91.88)),
     backbone="bn_inception",
 )
-CUB200_LOSSES = dataclasses.replace(
+CUB200_LOSSES = derived(
     TABLE_2,
     name="cub200_losses",
     summary="seven losses, ResNet-50, d=128, with and without DAS (Table 2)",

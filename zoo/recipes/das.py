@@ -18,10 +18,9 @@ file is taken by `--weights resnet50-0676ba61.pth`. Keras has none for BN-Incept
 bn_inception-52deb4733.pth`, and say from where when it is missing.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-from zoo.recipe import DAS, Options, Recipe
+from zoo.recipe import DAS, Options, Recipe, derived
 
 PAPER = "DAS, ECCV 2022"
 
@@ -30,7 +29,7 @@ TABLE_1 = Recipe(
     summary="multi-similarity, ResNet-50, d=512, with and without DAS",
     benchmark="cars196",
     arms={"baseline": {"das": None}, "das": {}},
-    shipped="das",
+    exported="das",
     backbone="resnet50",
     weights="imagenet",
     embedding_dim=512,
@@ -48,8 +47,8 @@ TABLE_1 = Recipe(
     l2_decay=4e-4,
     frozen_batch_norm=True,
     epochs=300,
-    milestones=(200, 250),
-    decay=0.3,
+    lr_milestones=(200, 250),
+    lr_gamma=0.3,
 )
 """Table 1: multi-similarity, d=512, K=8, average and maximum pooling; the settings of CARS196 with ResNet-50."""
 
@@ -76,14 +75,14 @@ LOSSES: dict[str, Options] = {
 }
 """The rows of Table 2. All constants are the losses' defaults, which are those of the authors' code."""
 
-TABLE_2 = dataclasses.replace(
+TABLE_2 = derived(
     TABLE_1,
     name="das_table_2",
     summary="seven losses with and without DAS, ResNet-50, d=128 (Table 2)",
     embedding_dim=128,
     pooling="avg",
     das=DAS(top_k=4),
-    shipped="margin_distance_weighted_das",
+    exported="margin_distance_weighted_das",
     seeds=(0,),
 )
 """Table 2: seven losses, ResNet-50, d=128, K=4, average pooling; one seed for each of the 14 arms, as the authors."""

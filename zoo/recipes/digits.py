@@ -12,7 +12,7 @@ DIGITS = Recipe(
     summary="scikit-learn's digits, small conv net, multi-similarity loss, with and without DAS; no download",
     benchmark="digits",
     arms={"baseline": {"das": None}, "das": {}},
-    shipped="das",
+    exported="das",
     backbone="small_conv",
     # Wide embeddings of an untrained network keep the pixels, which already separate digits; eight numbers must be
     # learned.
@@ -28,5 +28,5 @@ DIGITS = Recipe(
     learning_rate=5e-4,
     l2_decay=4e-4,
     epochs=6,
-    milestones=(4, 5),
+    lr_milestones=(4, 5),
 )

@@ -5,18 +5,17 @@ Needs:   nothing, as for `digits`
 Takes:   about 13 minutes on 2 CPU cores, for three seeds of each loss and the run that chooses its epoch
 """
 
-import dataclasses
-
+from zoo.recipe import derived
 from zoo.recipes.digits import DIGITS
 
 UNNORMALIZED = {"normalize": False}
 
-DIGITS_LOSSES = dataclasses.replace(
+DIGITS_LOSSES = derived(
     DIGITS,
     name="digits_losses",
     summary="the digits recipe with every loss and sampler, without DAS; no download",
     das=None,
-    shipped="multi_similarity",
+    exported="multi_similarity",
     arms={
         "multi_similarity": {"loss": "multi_similarity"},
         "contrastive_distance_weighted": {"loss": "contrastive"},

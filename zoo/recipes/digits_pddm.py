@@ -5,19 +5,17 @@ Needs:   nothing, as for `digits`
 Takes:   about four minutes on 2 CPU cores, for three seeds of each arm and the run that chooses its epoch
 """
 
-import dataclasses
-
-from zoo.recipe import DAS, PDDM
+from zoo.recipe import DAS, PDDM, derived
 from zoo.recipes.digits import DIGITS
 
-DIGITS_PDDM = dataclasses.replace(
+DIGITS_PDDM = derived(
     DIGITS,
     name="digits_pddm",
     summary="the digits recipe with PDDM's learned similarity, with and without DAS; no download",
     das=None,
     loss="double_header_hinge",
     pddm=PDDM(),
-    shipped="pddm",
+    exported="pddm",
     arms={
         "triplet": {"loss": "triplet", "loss_args": {"sampler": "semi_hard"}, "pddm": None},
         "pddm_triplet": {"loss_args": {"triplets": True}},

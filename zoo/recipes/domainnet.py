@@ -25,9 +25,7 @@ The training does not depend on the target. So one run serves all of them:
         --benchmark domainnet_sketch --data-dir PATH
 """
 
-import dataclasses
-
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, derived
 from zoo.recipes.das import TABLE_1
 
 LISTED = {"quickdraw": 39.52, "clipart": 61.55, "sketch": 51.44, "infograph": 32.36, "painting": 62.70}
@@ -36,7 +34,7 @@ LISTED = {"quickdraw": 39.52, "clipart": 61.55, "sketch": 51.44, "infograph": 32
 def _recipe(target: str) -> Recipe:
     source = f"listing, protocol unverified (average over the five targets {sum(LISTED.values()) / len(LISTED):.2f})"
     listed = {"source": source, "metrics": {"recall@1": LISTED[target]}}
-    return dataclasses.replace(
+    return derived(
         TABLE_1,
         name=f"domainnet_{target}",
         summary=f"photographs to {target}: multi-similarity, ResNet-50, d=512, with and without DAS",
@@ -47,7 +45,7 @@ def _recipe(target: str) -> Recipe:
 
 
 def _to_real(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(
+    return derived(
         recipe,
         name=f"{recipe.name}_to_real",
         summary=f"{recipe.summary}; gallery of photographs, no published figure",

@@ -25,11 +25,10 @@ scratch. One pass is trained, where the 20,000 steps (unverified) of the other P
 sixteenths of it, so that an interrupted run has not lost much.
 """
 
-import dataclasses
-
+from zoo.recipe import derived
 from zoo.recipes.pddm import CUB200_PDDM
 
-IMAGENET2010_ZERO_SHOT = dataclasses.replace(
+IMAGENET2010_ZERO_SHOT = derived(
     CUB200_PDDM,
     name="imagenet2010_zero_shot",
     summary="PDDM, GoogLeNet; several settings unverified",
@@ -47,7 +46,7 @@ IMAGENET2010_ZERO_SHOT = dataclasses.replace(
     ks=(1, 5, 10),
     seeds=(0,),
 )
-IMAGENET10K_TRANSFER = dataclasses.replace(
+IMAGENET10K_TRANSFER = derived(
     IMAGENET2010_ZERO_SHOT,
     name="imagenet10k_transfer",
     summary="PDDM, GoogLeNet, trained on ImageNet 2010; several settings unverified",

@@ -9,11 +9,10 @@ The DAS paper has no figure for this benchmark. The settings are ours: those it 
 is as large and has as few images of each class.
 """
 
-import dataclasses
-
+from zoo.recipe import derived
 from zoo.recipes.das import SOP_DAS, TABLE_1
 
-INSHOP = dataclasses.replace(
+INSHOP = derived(
     TABLE_1,
     name="inshop",
     summary="multi-similarity, ResNet-50, d=512, with and without DAS; settings of sop, no published figure",

@@ -23,7 +23,7 @@ OMNIGLOT = Recipe(
         "triplet": {"loss": "triplet", "das": None},
         "triplet_das": {"loss": "triplet"},
     },
-    shipped="ms_das",
+    exported="ms_das",
     backbone="small_conv",
     backbone_options={"widths": (16, 32, 64)},
     pooling="avg+max",
@@ -38,6 +38,6 @@ OMNIGLOT = Recipe(
     # Every arm has its best rate on held-out training classes, out of four or five (docs/das.md).
     learning_rate=3e-3,
     epochs=24,
-    milestones=(15, 21),
+    lr_milestones=(15, 21),
     evaluate_every=3,
 )

@@ -7,12 +7,10 @@ Takes:   about two minutes on one CPU core for each seed of each of the nine arm
 docs/das.md has what we measured with this recipe.
 """
 
-import dataclasses
-
-from zoo.recipe import DAS
+from zoo.recipe import DAS, derived
 from zoo.recipes.omniglot import OMNIGLOT
 
-OMNIGLOT_DAS = dataclasses.replace(
+OMNIGLOT_DAS = derived(
     OMNIGLOT,
     name="omniglot_das",
     summary="the settings of DAS one at a time, multi-similarity, small conv net from scratch",
@@ -28,11 +26,11 @@ OMNIGLOT_DAS = dataclasses.replace(
         "shift_0.5": {"das": DAS(shift_scale=0.5)},
         "attached": {"das": DAS(detach=False)},
     },
-    shipped="default",
+    exported="default",
     # A third of what `omniglot` takes, as there are many arms; the rate is not tuned.
     learning_rate=1e-3,
     epochs=8,
-    milestones=(5, 7),
+    lr_milestones=(5, 7),
     evaluate_every=2,
     select_epoch=False,
 )

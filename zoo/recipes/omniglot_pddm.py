@@ -20,7 +20,7 @@ OMNIGLOT_PDDM = Recipe(
         "pddm": {},
         "pddm_das": {"das": DAS(detach=False)},
     },
-    shipped="pddm",
+    exported="pddm",
     backbone="small_conv",
     backbone_options={"widths": (16, 32, 64)},
     pooling="avg+max",

@@ -17,10 +17,9 @@ marked "unverified" below was seen in re-implementations or in the same group's 
 PDDM. `published` follows all of it. `pair` mines with this library's variant instead (docs/pddm.md).
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-from zoo.recipe import PDDM, Options, Recipe
+from zoo.recipe import PDDM, Options, Recipe, derived
 
 IMAGES_PER_CLASS = 4
 BATCH = 64
@@ -55,7 +54,7 @@ CUB200_PDDM = Recipe(
         },
         "pair": {"loss_args": {"mining": "pair"}},
     },
-    shipped="published",
+    exported="published",
     backbone="googlenet",
     weights="imagenet",  # Keras has none: says which file --weights needs
     pooling="avg",
@@ -89,14 +88,14 @@ def _cropped(arms: Mapping[str, Options]) -> dict[str, Options]:
     return {**arms, "published": {"published": listed}, "published_triplets": triplets}
 
 
-CUB200_CROPPED_PDDM = dataclasses.replace(
+CUB200_CROPPED_PDDM = derived(
     CUB200_PDDM,
     name="cub200_cropped_pddm",
     summary="PDDM on images cropped to the bounding box, GoogLeNet; several settings unverified",
     benchmark="cub200_cropped",
     arms=_cropped(CUB200_PDDM.arms),
 )
-CARS196_PDDM = dataclasses.replace(
+CARS196_PDDM = derived(
     CUB200_PDDM,
     name="cars196_pddm",
     summary="PDDM, GoogLeNet; several settings unverified",
@@ -111,7 +110,7 @@ CARS196_PDDM = dataclasses.replace(
     },
     epochs=round(STEPS / (8_054 // BATCH)),
 )
-CARS196_CROPPED_PDDM = dataclasses.replace(
+CARS196_CROPPED_PDDM = derived(
     CARS196_PDDM,
     name="cars196_cropped_pddm",
     summary="PDDM on images cropped to the bounding box, GoogLeNet; several settings unverified",

@@ -32,7 +32,7 @@ and for triplets L(real) + L(real + produced).
 
 import dataclasses
 
-from zoo.recipe import DAS
+from zoo.recipe import DAS, derived
 from zoo.recipes.das import (
     LOSSES,
     SOP_DAS,
@@ -44,7 +44,7 @@ from zoo.recipes.das import (
     with_and_without,
 )
 
-SOP = dataclasses.replace(
+SOP = derived(
     TABLE_1,
     name="sop",
     summary="multi-similarity, ResNet-50, d=512, with and without DAS (Table 1)",
@@ -53,7 +53,7 @@ SOP = dataclasses.replace(
     das=SOP_DAS,
     ks=SOP_RANKS,
 )
-SOP_IBN = dataclasses.replace(
+SOP_IBN = derived(
     SOP,
     name="sop_ibn",
     summary="multi-similarity, BN-Inception, d=512, with and without DAS (Table 1)",
@@ -66,7 +66,7 @@ TRIPLETS = {"das": dataclasses.replace(WIDE, detach=True), "auxiliary_weight": 1
 MARGIN = dataclasses.replace(WIDE, shift_scale=0.01)
 NARROW_UNNORMALIZED = DAS(scale_range=(0.99, 1.01), shift_scale=0.1, detach=False, normalize=False)
 
-SOP_LOSSES = dataclasses.replace(
+SOP_LOSSES = derived(
     TABLE_2,
     name="sop_losses",
     summary="seven losses, ResNet-50, d=128, with and without DAS (Table 2)",
@@ -93,7 +93,7 @@ SOP_LOSSES = dataclasses.replace(
     ),
     ks=SOP_RANKS,
 )
-SOP_TOP_K = dataclasses.replace(
+SOP_TOP_K = derived(
     TABLE_2,
     name="sop_top_k",
     summary="margin loss, ResNet-50, d=128, with DAS that scales K = 1, 2, 4, ... 32 channels",
@@ -105,7 +105,7 @@ SOP_TOP_K = dataclasses.replace(
         }
         for top_k, recall in ((1, 78.76), (2, 78.86), (4, 79.14), (8, 78.09), (16, 77.94), (32, 77.96))
     },
-    shipped="k4",
+    exported="k4",
     ks=SOP_RANKS,
     **LOSSES["margin_distance_weighted"],
 )

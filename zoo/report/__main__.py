@@ -1,13 +1,10 @@
 """The command line of `zoo.report`."""
 
 import argparse
-import json
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from keras_dml.utils.command import run
+from keras_dml.utils.command import Parser, execute, run
 from zoo.report.page import write_report
 
 DESCRIPTION = """\
@@ -18,23 +15,21 @@ is found; without them the page stands all the same."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parser = argparse.ArgumentParser(prog="python -m zoo.report", description=DESCRIPTION)
-    parser.add_argument("run", type=pathlib.Path, help="run folder, or experiment folder (its shipped run)")
+    parser = Parser("report", DESCRIPTION)
+    parser.add_argument("run", type=pathlib.Path, help="run folder, or experiment folder (its exported run)")
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder with the benchmark's images")
     parser.add_argument("--output", type=pathlib.Path, help="default: RUN/report.html")
     parser.add_argument("--map", choices=("tsne", "pca"), default="tsne", help="how the map is drawn (default: tsne)")
     parser.add_argument("--seed", type=int, default=0, help="seed of samples and of the map")
     arguments = parser.parse_args(argv)
-    try:
-        output = write_report(
-            arguments.run, arguments.data_dir, arguments.output, projection=arguments.map, seed=arguments.seed
-        )
-    except (ValueError, OSError, json.JSONDecodeError) as error:
-        print(f"zoo.report: {error}", file=sys.stderr)
-        return 1
+    return execute(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    output = write_report(
+        arguments.run, arguments.data_dir, arguments.output, projection=arguments.map, seed=arguments.seed
+    )
     print(f"Written to {output} ({output.stat().st_size / 2**20:.1f} MiB). Open it in a browser.")
-    return 0
 
 
 if __name__ == "__main__":

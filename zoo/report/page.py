@@ -16,7 +16,7 @@ from zoo.recipe import evaluated_epochs
 from zoo.record import changed_settings_of_run
 from zoo.report.charts import histogram, line_chart, number
 from zoo.report.pictures import Pictures, find_pictures, pixels_uri
-from zoo.saved_run import Embeddings, SavedRun, open_run
+from zoo.runs import Embeddings, SavedRun, open_run
 
 HERE = pathlib.Path(__file__).parent
 SHOWN_QUERIES, SHOWN_NEIGHBORS = 8, 8

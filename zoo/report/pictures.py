@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_dml.data import Benchmark, Split
-from zoo.saved_run import Embeddings, SavedRun
+from zoo.runs import Embeddings, SavedRun
 
 if TYPE_CHECKING:
     import PIL.Image
