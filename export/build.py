@@ -135,7 +135,7 @@ def _write_version(
         "name": directory.absolute().name,
         "version": 0,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "source": dict(options.source),
+        "source": dict(options.source or {}),
         "embedding_dim": gallery.dim,
         "preprocessing": None if image_encoder is None else image_encoder.preprocessing.to_config(),
         "gallery": {"size": len(gallery), "metadata": {name: _kind(v) for name, v in gallery.metadata.items()}},
@@ -213,7 +213,7 @@ def _kind(values: np.ndarray) -> str:
 
 
 def _latency(folder: pathlib.Path, gallery: Gallery, repeats: int = 100) -> dict[str, Any] | None:
-    """Milliseconds per call of the saved `search_embeddings` with one query, after loading it anew."""
+    """Milliseconds per call of the saved `search_embeddings` with one query, after loading it again."""
     import tensorflow as tf
 
     if not len(gallery):
@@ -299,7 +299,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
     result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
     result.add_argument("--no-thumbnails", action="store_true", help="store no pictures for the search page")
-    result.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that are no images")
+    result.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+    )
     result.add_argument(
         "--rerank",
         type=int,

@@ -3,9 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +23,7 @@ class BuildOptions:
         shortlist: Nearest items that `pair_scorer` puts into a new order.
         thumbnails: Whether pictures for the search page are stored, where the gallery is a `Split`.
         pictures: Writes the search page's pictures into a folder, for a `Gallery` whose images are elsewhere.
-        source: What the manifest says about the origin, JSON-able.
+        source: What the manifest says about the origin, JSON-able; nothing by default.
         cache: Folder for shards of embeddings, for a build that can be resumed.
         batch_size: Images per forward pass while embedding.
 
@@ -31,11 +34,11 @@ class BuildOptions:
     default_k: int = 10
     keep: int | None = None
     queries: np.ndarray | None = None
-    pair_scorer: Any = None
+    pair_scorer: "keras.layers.Layer | None" = None
     shortlist: int = 100
     thumbnails: bool = True
     pictures: Callable[[pathlib.Path], None] | None = None
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: Mapping[str, Any] | None = None
     cache: pathlib.Path | None = None
     batch_size: int = 64
 

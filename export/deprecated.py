@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from export.build_options import BuildOptions
@@ -14,7 +14,7 @@ from keras_dml.utils.progress import SILENT, Progress
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_INDEX_ARGUMENTS = ("metric", "recall", "calibrate")
+_INDEX_ARGUMENTS = ("settings", "metric", "recall", "calibrate")
 _OPTIONS = {
     "queries": "queries",
     "default_k": "default_k",
@@ -26,6 +26,11 @@ _OPTIONS = {
     "similarity": "pair_scorer",
     "shortlist": "shortlist",
     "pictures": "pictures",
+}
+_NEW_PLACES = {
+    **{name: f"`index=IndexSpec({name}=...)`" for name in _INDEX_ARGUMENTS},
+    "settings": "`index`",
+    **{old: f"`options=BuildOptions({new}=...)`" for old, new in _OPTIONS.items()},
 }
 # From the function that warns to the caller of the function with old arguments.
 _STACKLEVEL = 4
@@ -65,27 +70,21 @@ def old_build_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         given: dict[str, Any] = _with_progress(kwargs, function.__name__)
+        for name in given.keys() & _NEW_PLACES.keys():
+            warn_renamed(f"`{name}` of build_model", _NEW_PLACES[name], _STACKLEVEL - 1)
         index = {name: given.pop(name) for name in _INDEX_ARGUMENTS if name in given}
-        settings = given.pop("settings", None)
-        if index or settings is not None:
-            _refuse_both(given, "index", [*index, *(["settings"] if settings is not None else [])])
-            for name in index:
-                warn_renamed(f"`{name}` of build_model", f"`index=IndexSpec({name}=...)`", _STACKLEVEL - 1)
+        if index:
+            _refuse_both(given, "index", index)
+            settings = index.pop("settings", None)
             if settings is not None:
-                warn_renamed("`settings` of build_model", "`index`", _STACKLEVEL - 1)
-                # The metric of the settings counted.
+                # Its own metric counted.
                 index.pop("metric", None)
             changes = {name: value for name, value in index.items() if value is not None}
             given["index"] = dataclasses.replace(settings or IndexSpec(), **changes)
-        options = {new: given.pop(old) for old, new in _OPTIONS.items() if old in given}
+        options = {old: given.pop(old) for old in _OPTIONS if old in given}
         if options:
             _refuse_both(given, "options", options)
-            for old, new in _OPTIONS.items():
-                if new in options:
-                    warn_renamed(f"`{old}` of build_model", f"`options=BuildOptions({new}=...)`", _STACKLEVEL - 1)
-            if options.get("source", {}) is None:
-                del options["source"]
-            given["options"] = BuildOptions(**options)
+            given["options"] = BuildOptions(**{_OPTIONS[old]: value for old, value in options.items()})
         return function(*args, **given)
 
     return wrapper
@@ -117,9 +116,9 @@ class CallableProgress(Progress):
         if self._report is not None:
             self._report(text)
 
-    def advance(self, stage: str, done: int, total: int) -> None:
+    def advance(self, stage: str, done: float, total: float, note: str = "") -> None:
         if self._progress is not None:
-            self._progress(stage, done, total)
+            self._progress(stage, int(done), int(total))
 
 
 def _with_progress(arguments: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -136,6 +135,6 @@ def _with_progress(arguments: Mapping[str, Any], owner: str) -> dict[str, Any]:
     return given
 
 
-def _refuse_both(given: Mapping[str, Any], name: str, old: Any) -> None:
+def _refuse_both(given: Mapping[str, Any], name: str, old: Iterable[str]) -> None:
     if name in given:
-        raise TypeError(f"Give `{name}` alone. Received besides: {', '.join(old)}")
+        raise TypeError(f"Pass `{name}` without the older arguments. Received: {', '.join(old)}")

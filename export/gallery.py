@@ -128,7 +128,7 @@ def check_column(name: str, values: Any, count: int) -> np.ndarray:
     """A metadata column as `(count,)` strings (dtype object), int64, bool or float64."""
     if not name or not name.isidentifier() or name in RESERVED or name.endswith("_bytes"):
         raise ValueError(
-            f"A metadata column needs a name of letters, digits and underscores that is none of {', '.join(RESERVED)} "
+            f"A metadata column needs a name of letters, digits and underscores other than {', '.join(RESERVED)} "
             f"and does not end in _bytes. Received: {name!r}"
         )
     column = np.asarray(values)

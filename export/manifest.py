@@ -52,10 +52,10 @@ def verify(folder: pathlib.Path, manifest: dict[str, Any], checksum: bool) -> No
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{folder}: the file {name} is missing. Copy the version again, or build it anew")
+            raise ValueError(f"{folder}: the file {name} is missing. Copy the version again, or build it again")
         if path.stat().st_size != entry["bytes"] or (checksum and sha256(path) != entry["sha256"]):
             raise ValueError(
-                f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it"
+                f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it again"
             )
 
 

@@ -29,11 +29,11 @@ def load(path: str | pathlib.Path, *, exact: bool = False, verify: bool = False)
 
     Args:
         path: A version directory, or a model directory, which means its newest version.
-        exact: True loads the exact twin, which needs TensorFlow alone.
+        exact: True loads the exact twin, which needs only TensorFlow.
         verify: True compares every file's sha256 with the manifest first, False only its size.
 
     Raises:
-        FileNotFoundError: `path` is no exported model.
+        FileNotFoundError: `path` is not an exported model.
         ValueError: The manifest is unreadable or a file does not fit it.
         RuntimeError: The engine's library is missing or does not fit the installed TensorFlow.
     """

@@ -12,9 +12,11 @@ def run_command(command: Callable[[Progress], pathlib.Path]) -> int:
     try:
         version = command(progress)
     except (ValueError, OSError, RuntimeError) as error:
+        progress.close()
         progress.message(f"error: {error}")
         return 1
     except KeyboardInterrupt:
+        progress.close()
         progress.message("interrupted; the same command goes on from here")
         return 130
     print(version)

@@ -41,7 +41,7 @@ def update_model(
 ) -> pathlib.Path:
     """Writes the next version of a model, with items removed and then items added at the end.
 
-    Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated anew;
+    Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated again;
     settings given by hand stay.
 
     Args:
@@ -86,7 +86,7 @@ def update_model(
         ]
         skipped = len(data.ids) - len(rows)
         if skipped:
-            progress.message(f"{skipped:,} items are there already and stay as they are (--replace embeds them anew)")
+            progress.message(f"{skipped:,} items are already there and stay as they are (--replace embeds them again)")
         if not rows:
             continue
         chosen = np.array(rows)
@@ -172,14 +172,16 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--add", action="append", default=[], metavar="DATA", help=f"{HELP}; can be given repeatedly")
     result.add_argument("--remove", nargs="+", default=[], metavar="ID", help="ids to remove")
     result.add_argument("--remove-file", metavar="FILE", help="text file with ids to remove, one a line")
-    result.add_argument("--replace", action="store_true", help="embed added items anew whose id is there already")
+    result.add_argument("--replace", action="store_true", help="re-embed added items whose id is already there")
     result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
     result.add_argument(
         "--recall", type=float, metavar="R", help="recall at 10 to reach (default as in the last build)"
     )
     result.add_argument("--data-dir", metavar="DIR", help="folder with benchmark data")
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
-    result.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that are no images")
+    result.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+    )
     return result
 
 

@@ -49,7 +49,7 @@ class SearchModule(tf.Module):
         metric: One of `export.index.spec.METRICS`.
         image_encoder: Embeds images; None leaves the signatures that take images out.
         default_k: Neighbors returned where a request names none.
-        pair_scorer: PDDMUnit that orders the `shortlist` nearest items anew; scores are then the unit's.
+        pair_scorer: PDDMUnit that reorders the `shortlist` nearest items; scores are then its own.
         shortlist: Items that `pair_scorer` sees per query, at least k of them.
     """
 
@@ -66,7 +66,7 @@ class SearchModule(tf.Module):
         super().__init__(name="search_module")
         self.searcher = searcher
         # Keras models are kept out of the object graph and their TensorFlow variables put into it: a Keras variable is
-        # restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it uninitialized.
+        # restored only by `tf.saved_model.load`, and sessions (TensorFlow Serving) would find it uninitialized.
         encoder = None if image_encoder is None else image_encoder.encoder
         self._encoder = NonTrackable(encoder)
         self._pair_scorer = NonTrackable(pair_scorer)

@@ -247,7 +247,7 @@ def engine_of_manifest(entry: Mapping[str, Any]) -> Engine:
     if "engine" in entry:
         raise ValueError(
             f"The index was written by the engine {entry['engine']!r}, which this release does not have. Load the "
-            "model's exact twin, which needs TensorFlow alone: export.load(path, exact=True)"
+            "model's exact twin, which needs only TensorFlow: export.load(path, exact=True)"
         )
     # Manifests of format 1 name no engine; those of galleries without items are searched by TensorFlow's own ops.
     return engine_named(EXACT)

@@ -31,7 +31,7 @@ class IndexSpec:
             chosen.
 
     Raises:
-        ValueError: A value no engine can do anything with.
+        ValueError: A value is out of range, or no engine offers it.
     """
 
     kind: str = AUTO
@@ -88,7 +88,7 @@ class IndexSpec:
 
     @classmethod
     def from_manifest(cls, entry: Mapping[str, Any], recall: float | None = None) -> "IndexSpec":
-        """What an updated version needs: what was chosen is chosen anew, settings given by hand stay.
+        """What an updated version needs: what was chosen is chosen again, settings given by hand stay.
 
         Args:
             entry: The manifest's entry about the index.

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add("--host", str, "ADDRESS", "address to listen on; 0.0.0.0 for every interface")
     add("--rest-port", int, "PORT", "port of HTTP; 0 takes a free one")
     add("--grpc-port", int, "PORT", "port of gRPC; 0 takes a free one")
-    result.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
+    result.add_argument("--no-grpc", action="store_true", help="serve HTTP only")
     result.add_argument("--no-page", action="store_true", help="serve neither the search page nor the gallery")
     result.add_argument("--token-file", type=pathlib.Path, metavar="FILE", help="file with the bearer token")
     add("--max-body-bytes", int, "N", "largest request")

@@ -143,7 +143,7 @@ def test_calibration_climbs_an_engines_ladders(target, expected, recall):
     assert len(set(measured)) == len(measured)
 
 
-def test_an_exact_index_needs_stock_tensorflow_alone(tmp_path, monkeypatch):
+def test_an_exact_index_needs_stock_tensorflow_only(tmp_path):
     gallery = small_gallery()
     version = export.build_model(tmp_path / "m", gallery, index=export.IndexSpec("exact"))
     content = json.loads((version / "manifest.json").read_text())
@@ -355,9 +355,9 @@ def test_older_arguments_of_build_model(tmp_path):
     assert content["source"] == {"from": "here"}
     assert any("built in" in text for text in told)
     assert len(pictures) == 1
-    with pytest.raises(TypeError, match="Give `index` alone"):
+    with pytest.raises(TypeError, match="Pass `index` without the older arguments"):
         export.build_model(tmp_path / "m", gallery, index=export.IndexSpec(), recall=0.5)
-    with pytest.raises(TypeError, match="Give `options` alone"):
+    with pytest.raises(TypeError, match="Pass `options` without the older arguments"):
         export.build_model(tmp_path / "m", gallery, options=export.BuildOptions(), keep=3)
     with pytest.raises(TypeError, match="unexpected keyword argument 'kepp'"):
         export.build_model(tmp_path / "m", gallery, kepp=3)

@@ -53,5 +53,5 @@ def test_run_folder_holds_the_unit(tmp_path):
     )
     training.train(recipe, "pddm", 0, load("digits"), tmp_path)
     embeddings = np.load(tmp_path / "test_embeddings.npz")["embeddings"]
-    assert np.isfinite(load_pair_scorer(tmp_path / "similarity.keras").pairwise(embeddings[:10])).all()
+    assert np.isfinite(load_pair_scorer(tmp_path / "pair_scorer.keras").pairwise(embeddings[:10])).all()
     assert {"score_gap", "active_hinges", "embedding_spread"} < set(json.loads((tmp_path / "history.json").read_text()))
