@@ -131,14 +131,12 @@ def spread_of(values, pattern, best):
 def exported_model(data, kind, target):
     """The exported model with an index of this kind, calibrated to the target on the tuning queries."""
     import export
-    from export import index as index_builder
 
     def build(folder):
         gallery = export.Gallery(data.rows, tuple(str(row) for row in range(len(data.rows))))
-        settings = index_builder.choose(*data.rows.shape, kind=kind)
-        export.build_model(
-            folder, gallery, settings=settings, calibrate=True, recall=target, queries=data.tuning, default_k=K
-        )
+        index = export.IndexSpec(kind, recall=target)
+        options = export.BuildOptions(default_k=K, queries=data.tuning)
+        export.build_model(folder, gallery, index=index, options=options)
 
     return data.cache.get(f"exported-{kind}-{target}", build, export.load)
 
@@ -296,7 +294,7 @@ def index_part(data, arguments):
             tuned(peers.lib_method, peers.GRAPH_EFFORTS, data, exact_tuning, target),
         ]
         if target == max(arguments.recalls):
-            twin = export.load(models["hashing"].folder, brute_force=True)
+            twin = export.load(models["hashing"].folder, exact=True)
             methods += [
                 exported_method("exported graph, exact twin", twin, 50),
                 peers.method("faiss exact", peers.flat, singles=50),
@@ -347,10 +345,9 @@ def ways_to_call(kind, model, direct, queries):
     """`{name: function of a number of queries}`: each searches them one after the other."""
     import tensorflow as tf
 
-    from export import scann_ops
-    from export.graph.scann_resource import searcher_handle
+    from export.index.scann import register_ops, searcher_handle
 
-    ops = scann_ops.register()
+    ops = register_ops()
     index = model.manifest["index"]
     k = tf.constant(K)
     function = model.signatures["search_embeddings"]
@@ -475,6 +472,7 @@ def served_model(data):
     import keras
 
     import export
+    from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing
 
     def build(folder):
@@ -484,7 +482,8 @@ def served_model(data):
             [keras.Input(shape), keras.layers.Rescaling(1 / 127.5, -1), backbone, keras.layers.Dense(data.dim)]
         )
         gallery = export.Gallery(data.rows, tuple(f"item {row}" for row in range(len(data.rows))))
-        export.build_model(folder, gallery, encoder, ImagePreprocessing(224), queries=data.tuning, recall=0.95)
+        options = export.BuildOptions(queries=data.tuning)
+        export.build_model(folder, gallery, ImageEncoder(encoder, ImagePreprocessing(224)), options=options)
 
     return data.cache.get("served", build, export.load)
 

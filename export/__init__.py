@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from export.build import build_model
+    from export.build_options import BuildOptions
+    from export.deprecated import IndexSettings
     from export.gallery import Gallery
-    from export.index_settings import IndexSettings
+    from export.index.spec import IndexSpec
     from export.search_model import SearchModel, load
     from export.search_result import SearchResult
     from export.update import update_model
 
 _MODULES = {
+    "BuildOptions": "export.build_options",
     "Gallery": "export.gallery",
-    "IndexSettings": "export.index_settings",
+    "IndexSettings": "export.deprecated",
+    "IndexSpec": "export.index.spec",
     "SearchModel": "export.search_model",
     "SearchResult": "export.search_result",
     "build_model": "export.build",
@@ -24,7 +28,17 @@ _MODULES = {
     "update_model": "export.update",
 }
 
-__all__ = ["Gallery", "IndexSettings", "SearchModel", "SearchResult", "build_model", "load", "update_model"]
+__all__ = [
+    "BuildOptions",
+    "Gallery",
+    "IndexSettings",
+    "IndexSpec",
+    "SearchModel",
+    "SearchResult",
+    "build_model",
+    "load",
+    "update_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,56 +2,53 @@
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export import index as index_builder
 from export import manifest, versions
+from export.build_options import BuildOptions
+from export.deprecated import old_build_arguments
 from export.embedding import cache_key, embed_split, remove_cache
+from export.encoder_files import save_encoder
 from export.gallery import Gallery, read_npz
-from export.index_settings import KINDS, METRICS, IndexSettings
-from export.reranking import reranking_effect, save_similarity
-from export.runs import open_run
+from export.index.built_index import BuiltIndex, build_index, normalized
+from export.index.engine import EXACT, current_kind, engine_named, engines, kinds
+from export.index.spec import AUTO, DEFAULT_RECALL, METRICS, IndexSpec
+from export.reranking import reranking_effect
 from export.sources import HELP, open_source
-from export.terminal import Terminal, run_command
+from export.terminal import run_command
 from export.thumbnails import Thumbnails
-from export.versions import BRUTE_FORCE, GALLERY
+from export.versions import GALLERY
 from keras_dml.utils.command import run
+from keras_dml.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    import keras
+
+    from export.graph.searcher import Searcher
+    from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing, Split
+    from zoo.runs import SavedRun
 
 
+@old_build_arguments
 def build_model(
     directory: str | pathlib.Path,
     gallery: "Gallery | Split",
-    encoder: Any = None,
+    encoder: "ImageEncoder | keras.Model | None" = None,
     preprocessing: "ImagePreprocessing | None" = None,
     *,
     embeddings: np.ndarray | None = None,
-    settings: IndexSettings | None = None,
-    metric: str = "cosine",
-    recall: float = 0.95,
-    queries: np.ndarray | None = None,
-    calibrate: bool | None = None,
-    default_k: int = 10,
-    source: dict[str, Any] | None = None,
-    cache: pathlib.Path | None = None,
-    batch_size: int = 64,
-    with_thumbnails: bool = True,
-    keep: int | None = None,
-    similarity: Any = None,
-    shortlist: int = 100,
-    pictures: Callable[[pathlib.Path], None] | None = None,
-    report: Callable[[str], None] = lambda text: None,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    index: IndexSpec | None = None,
+    options: BuildOptions | None = None,
+    progress: Progress = SILENT,
 ) -> pathlib.Path:
     """Writes the next version `directory/1/`, `directory/2/`...: SavedModel, exact twin, gallery and manifest.
 
@@ -60,154 +57,94 @@ def build_model(
     Args:
         directory: The model directory. Its name is the model's name when served.
         gallery: Items to find: a `Gallery` of embeddings, or a `Split` of images that the encoder embeds.
-        encoder: keras.Model, `(n, size, size, channels)` float32 in [0, 255] to `(n, d)`. None makes a model that is
-            searched by embeddings only.
-        preprocessing: From a uint8 image of any size to an encoder input; goes with `encoder`.
+        encoder: The image encoder, or its keras.Model alone, `(n, size, size, channels)` float32 in [0, 255] to
+            `(n, d)`. None makes a model that is searched by embeddings only.
+        preprocessing: From a uint8 image of any size to an encoder input; goes with a keras.Model.
         embeddings: `(n, d)` embeddings of a `Split`, where they are known already.
-        settings: Index settings; chosen by gallery size and calibrated by default.
-        metric: `"cosine"`, `"dot_product"` or `"euclidean"`, where `settings` is None.
-        recall: Recall at 10 against exact search that the index must reach.
-        queries: `(m, d)` embeddings to calibrate with; a sample is held out of the gallery by default.
-        calibrate: Whether search effort is calibrated; by default where `settings` is None.
-        default_k: Neighbours returned where a request names none.
-        source: What the manifest says about the origin, JSON-able.
-        cache: Folder for shards of embeddings, for a build that can be resumed.
-        batch_size: Images per forward pass while embedding.
-        with_thumbnails: Whether pictures for the search page are stored, where the gallery is a `Split`.
-        keep: Older versions are deleted but for the newest `keep`, this one included.
-        similarity: PDDMUnit that re-ranks; the manifest then says what it costs and gains.
-        shortlist: Nearest items that `similarity` puts into a new order.
-        pictures: Writes the search page's pictures into a folder, for a `Gallery` whose images are elsewhere.
-        report: Is told in words what happens.
-        progress: Called with a stage's name, the items done and their total.
+        index: What is wanted of the index; chosen by gallery size and calibrated to recall 0.95 by default.
+        options: Everything else; see `BuildOptions`.
+        progress: Is told what happens, and how far the stages "embedding" and "pictures" are.
 
     Returns:
         The folder of the new version.
 
     Raises:
         ValueError: Non-finite embeddings, unusable images, ids that repeat, settings that do not fit.
+        RuntimeError: The library of the index engine is missing or does not fit the installed TensorFlow.
     """
     directory = pathlib.Path(directory)
-    if default_k < 1:
-        raise ValueError(f"`default_k` must be positive. Received: default_k={default_k}")
-    if keep is not None and keep < 1:
-        raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
-    if (encoder is None) != (preprocessing is None):
-        raise ValueError("`encoder` and `preprocessing` go together: pass both or neither")
+    index, options = index or IndexSpec(), options or BuildOptions()
+    image_encoder = _image_encoder(encoder, preprocessing)
+    if image_encoder is not None and options.pair_scorer is not None:
+        # What re-ranks is what is saved with the encoder.
+        image_encoder = dataclasses.replace(image_encoder, pair_scorer=options.pair_scorer)
     split: Split | None = None
     if not isinstance(gallery, Gallery):
         split = gallery
         if embeddings is None:
-            if encoder is None or preprocessing is None:
-                raise ValueError("A gallery of images needs `encoder` and `preprocessing`, or its `embeddings`")
-            embeddings = embed_split(
-                encoder, preprocessing, split, cache, batch_size, lambda done, total: progress("embedding", done, total)
-            )
+            if image_encoder is None:
+                raise ValueError("A gallery of images needs an `encoder`, or its `embeddings`")
+            embeddings = embed_split(image_encoder, split, options.cache, options.batch_size, progress)
         gallery = gallery_of(split, embeddings)
-    if encoder is not None:
-        check_encoder(encoder, preprocessing, gallery)
-    with versions.partial_version(directory) as folder:
-        if split is not None and with_thumbnails:
-            Thumbnails.write(split, folder / GALLERY, lambda done, total: progress("pictures", done, total))
-        if pictures is not None:
-            pictures(folder / GALLERY)
-        return write_version(
-            directory,
-            folder,
-            gallery,
-            encoder,
-            preprocessing,
-            settings=settings,
-            metric=metric,
-            recall=recall,
-            queries=queries,
-            calibrate=calibrate,
-            default_k=default_k,
-            source=source,
-            keep=keep,
-            similarity=similarity,
-            shortlist=shortlist,
-            report=report,
+    if image_encoder is not None and image_encoder.embedding_dim != gallery.dim:
+        raise ValueError(
+            f"The gallery's embeddings have {gallery.dim} dimensions, the encoder makes "
+            f"{image_encoder.embedding_dim}. Embed the gallery with this encoder"
         )
+    with versions.partial_version(directory) as folder:
+        if split is not None and options.thumbnails:
+            Thumbnails.write(split, folder / GALLERY, progress)
+        if options.pictures is not None:
+            options.pictures(folder / GALLERY)
+        return _write_version(directory, folder, gallery, image_encoder, index, options, progress)
 
 
-def write_version(
+def _image_encoder(
+    encoder: "ImageEncoder | keras.Model | None", preprocessing: "ImagePreprocessing | None"
+) -> "ImageEncoder | None":
+    from keras_dml import ImageEncoder
+
+    if isinstance(encoder, ImageEncoder):
+        if preprocessing is not None:
+            raise ValueError("An ImageEncoder has its own preprocessing: leave `preprocessing` out")
+        return encoder
+    if encoder is None and preprocessing is None:
+        return None
+    if encoder is None or preprocessing is None:
+        raise ValueError("A keras.Model as `encoder` and `preprocessing` go together: pass both or neither")
+    return ImageEncoder(encoder, preprocessing)
+
+
+def _write_version(
     directory: pathlib.Path,
     folder: pathlib.Path,
     gallery: Gallery,
-    encoder: Any,
-    preprocessing: "ImagePreprocessing | None",
-    *,
-    settings: IndexSettings | None,
-    metric: str,
-    recall: float,
-    queries: np.ndarray | None,
-    calibrate: bool | None,
-    default_k: int,
-    source: dict[str, Any] | None,
-    keep: int | None,
-    similarity: Any,
-    shortlist: int,
-    report: Callable[[str], None],
+    image_encoder: "ImageEncoder | None",
+    spec: IndexSpec,
+    options: BuildOptions,
+    progress: Progress,
 ) -> pathlib.Path:
     """Completes `folder`, which lies in `directory`, and publishes it. See `build_model` for the arguments."""
-    import tensorflow as tf
-
-    from export import scann_ops
-    from export.graph.exact_searcher import ExactSearcher
-    from export.graph.scann_resource import ScannResource
-    from export.graph.scann_searcher import ScannSearcher
-    from export.graph.search_module import SearchModule
-
-    chosen = settings is None
-    metric = metric if settings is None else settings.metric
-    rows = index_builder.normalised(gallery.embeddings, metric)
-    index = index_builder.build(rows, settings, recall, queries, metric, calibrate, report)
-    reranking: dict[str, Any] | None = None
-
-    def save(searcher: Any, target: pathlib.Path, reranks: bool) -> None:
-        unit = similarity if reranks else None
-        module = SearchModule(searcher, gallery, metric, encoder, preprocessing, default_k, unit, shortlist)
-        tf.saved_model.save(module, str(target), signatures=module.signatures())
-
-    with tempfile.TemporaryDirectory(prefix="scann-") as scratch:
-        exact = ExactSearcher(rows, metric)
-        save(exact, folder / BRUTE_FORCE, similarity is not None)
-        searcher: Any = exact
-        if index.searcher is not None:
-            ops = scann_ops.register()
-            tensors = ops.scann_to_tensors(index.searcher.searcher_handle)
-            searcher = ScannSearcher(
-                ops, ScannResource(ops, tensors, pathlib.Path(scratch)), index.settings, len(gallery)
-            )
-            del tensors
-        save(searcher, folder, similarity is not None)
-        if similarity is not None:
-            plain = pathlib.Path(scratch) / "plain"
-            save(searcher, plain, False)
-            report("measuring what re-ranking costs and gains")
-            reranking = {"shortlist": shortlist, **reranking_effect(folder, plain, gallery)}
-    del exact, searcher
+    rows = normalized(gallery.embeddings, spec.metric)
+    index = build_index(rows, spec, options.queries, progress)
+    memory_bytes, reranking = _save_graphs(folder, gallery, image_encoder, index, options, rows, progress)
     gallery.save(folder / GALLERY)
-    if encoder is not None:
-        encoder.save(folder / "encoder.keras")
-    if similarity is not None:
-        save_similarity(similarity, gallery.dim, folder / "similarity.keras")
-    report("measuring the saved model")
+    save_encoder(image_encoder, options.pair_scorer, gallery.dim, folder)
+    progress.message("measuring the saved model")
     content = {
         "name": directory.absolute().name,
         "version": 0,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "source": source or {},
+        "source": dict(options.source or {}),
         "embedding_dim": gallery.dim,
-        "preprocessing": None if preprocessing is None else preprocessing.to_config(),
+        "preprocessing": None if image_encoder is None else image_encoder.preprocessing.to_config(),
         "gallery": {"size": len(gallery), "metadata": {name: _kind(v) for name, v in gallery.metadata.items()}},
-        "default_k": default_k,
+        "default_k": options.default_k,
         "index": {
-            **index.settings.to_config(),
-            "chosen_for_recall": recall if chosen else None,
+            **index.engine.to_manifest(index.settings),
+            "chosen_for_recall": spec.recall if spec.is_open else None,
             "build_seconds": round(index.build_seconds, 3),
-            "needs_scann": index.searcher is not None,
+            "memory_bytes": memory_bytes,
         },
         "recall": None if index.calibration is None else vars(index.calibration),
         "reranking": reranking,
@@ -215,14 +152,54 @@ def write_version(
     }
     while True:
         number = versions.next_version(directory)
-        manifest.write(folder, {**content, "version": number})
+        manifest.write(folder, {**content, "version": number}, index.engine.libraries)
         with contextlib.suppress(FileExistsError):
             version = versions.publish(folder, directory, number)
             break
-    if keep is not None:
-        versions.prune(directory, keep)
-    report(f"wrote {version}")
+    if options.keep is not None:
+        versions.prune(directory, options.keep)
+    progress.message(f"wrote {version}")
     return version
+
+
+def _save_graphs(
+    folder: pathlib.Path,
+    gallery: Gallery,
+    image_encoder: "ImageEncoder | None",
+    index: BuiltIndex,
+    options: BuildOptions,
+    rows: np.ndarray,
+    progress: Progress,
+) -> tuple[int, dict[str, Any] | None]:
+    """Writes the SavedModel and its exact twin; returns the index's bytes in memory and what re-ranking does."""
+    import tensorflow as tf
+
+    from export.graph.search_module import SearchModule
+
+    metric = index.settings.metric
+
+    def save(searcher: "Searcher", target: pathlib.Path, pair_scorer: Any) -> None:
+        module = SearchModule(
+            searcher, gallery, metric, image_encoder, options.default_k, pair_scorer, options.shortlist
+        )
+        tf.saved_model.save(module, str(target), signatures=module.signatures())
+
+    with tempfile.TemporaryDirectory(prefix="index-") as scratch:
+        engine = engine_named(EXACT)
+        settings = engine.choose(IndexSpec(EXACT, metric), *rows.shape)
+        exact = engine.searcher(engine.build(rows, settings), settings, pathlib.Path(scratch))
+        save(exact, folder / versions.EXACT, options.pair_scorer)
+        searcher = exact
+        if index.engine.name != EXACT:
+            searcher = index.engine.searcher(index.index, index.settings, pathlib.Path(scratch))
+        save(searcher, folder, options.pair_scorer)
+        if options.pair_scorer is None:
+            return searcher.memory_bytes, None
+        plain = pathlib.Path(scratch) / "plain"
+        save(searcher, plain, None)
+        progress.message("measuring what re-ranking costs and gains")
+        effect = reranking_effect(folder, plain, gallery)
+        return searcher.memory_bytes, {"shortlist": options.shortlist, **effect}
 
 
 def gallery_of(split: "Split", embeddings: np.ndarray) -> Gallery:
@@ -231,26 +208,12 @@ def gallery_of(split: "Split", embeddings: np.ndarray) -> Gallery:
     return Gallery(embeddings, tuple(split.ids), {"label": names[np.asarray(split.labels)]} if len(names) else {})
 
 
-def check_encoder(encoder: Any, preprocessing: Any, gallery: Gallery) -> None:
-    """Raises a ValueError where encoder, preprocessing and gallery do not fit each other."""
-    shape = tuple(encoder.input_shape[1:])
-    if shape != tuple(preprocessing.input_shape):
-        raise ValueError(
-            f"The preprocessing makes images of shape {tuple(preprocessing.input_shape)}, the encoder takes {shape}"
-        )
-    if encoder.output_shape[-1] != gallery.dim:
-        raise ValueError(
-            f"The gallery's embeddings have {gallery.dim} dimensions, the encoder makes {encoder.output_shape[-1]}. "
-            "Embed the gallery with this encoder"
-        )
-
-
 def _kind(values: np.ndarray) -> str:
     return "str" if values.dtype == object else values.dtype.name
 
 
 def _latency(folder: pathlib.Path, gallery: Gallery, repeats: int = 100) -> dict[str, Any] | None:
-    """Milliseconds per call of the saved `search_embeddings` with one query, after loading it anew."""
+    """Milliseconds per call of the saved `search_embeddings` with one query, after loading it again."""
     import tensorflow as tf
 
     if not len(gallery):
@@ -272,46 +235,44 @@ def _latency(folder: pathlib.Path, gallery: Gallery, repeats: int = 100) -> dict
 
 
 def add_index_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options about the index, which building and updating share."""
+    """The options about the index, those of every engine among them."""
     group = parser.add_argument_group("index", "By default the index is chosen by gallery size and calibrated.")
     group.add_argument(
         "--recall",
         type=float,
         metavar="R",
-        help="recall at 10, against exact search, that the index must reach (default 0.95)",
+        help=f"recall at 10, against exact search, that the index must reach (default {DEFAULT_RECALL})",
     )
-    group.add_argument("--kind", choices=KINDS, help="kind of index, instead of one chosen by the gallery's size")
+    group.add_argument(
+        "--kind", type=current_kind, choices=kinds(), help="kind of index, instead of one chosen by the gallery's size"
+    )
     group.add_argument("--metric", choices=METRICS, help="what near means (default cosine)")
-    group.add_argument("--leaves", type=int, metavar="N", help="leaves of a tree")
-    group.add_argument(
-        "--leaves-to-search", type=int, metavar="N", help="leaves searched for a query; given, it is not calibrated"
-    )
-    group.add_argument(
-        "--reorder", type=int, metavar="N", help="candidates that get exact scores; given, it is not calibrated"
-    )
-    group.add_argument("--dimensions-per-block", type=int, metavar="N", help="dimensions per hashed block (default 2)")
+    for name, text in _engine_options().items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
     group.add_argument(
         "--int8", action="store_true", default=None, help="keep 8-bit vectors: a quarter of the index's memory"
     )
 
 
-def index_options(arguments: argparse.Namespace, size: int, dim: int) -> dict[str, Any]:
-    """Keyword arguments of `build_model` for the options of `add_index_arguments`."""
-    options: dict[str, Any] = {"metric": arguments.metric or "cosine"}
-    if arguments.recall is not None:
-        options["recall"] = arguments.recall
-    names = ("kind", "leaves", "leaves_to_search", "reorder", "dimensions_per_block", "int8")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if not given:
-        return options
-    kind = given.get("kind") or ("tree" if "leaves" in given or "leaves_to_search" in given else None)
-    settings = index_builder.choose(size, dim, options["metric"], bool(given.get("int8")), kind, given.get("leaves"))
-    config = {**settings.to_config(), **given}
-    if "leaves" in given and "leaves_to_search" not in given:
-        config["leaves_to_search"] = max(1, min(config["leaves_to_search"], given["leaves"]))
-    options["settings"] = IndexSettings.from_config(config)
-    options["calibrate"] = "leaves_to_search" not in given and "reorder" not in given
+def _engine_options() -> dict[str, str]:
+    """The options of all engines; what several have has the text of each."""
+    options: dict[str, str] = {}
+    for engine in engines():
+        for name, text in engine.options.items():
+            options[name] = f"{options[name]}; {text}" if name in options else text
     return options
+
+
+def index_spec(arguments: argparse.Namespace) -> IndexSpec:
+    """What the options of `add_index_arguments` ask for."""
+    given = {name: getattr(arguments, name) for name in _engine_options()}
+    return IndexSpec(
+        arguments.kind or AUTO,
+        arguments.metric or METRICS[0],
+        DEFAULT_RECALL if arguments.recall is None else arguments.recall,
+        int8=bool(arguments.int8),
+        options={name: value for name, value in given.items() if value is not None},
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -334,11 +295,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--queries", metavar="FILE", help=".npz with `embeddings` of queries to calibrate the index with"
     )
-    result.add_argument("--k", type=int, default=10, help="neighbours returned where a request names none (default 10)")
+    result.add_argument("--k", type=int, default=10, help="neighbors returned where a request names none (default 10)")
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
     result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
     result.add_argument("--no-thumbnails", action="store_true", help="store no pictures for the search page")
-    result.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that are no images")
+    result.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+    )
     result.add_argument(
         "--rerank",
         type=int,
@@ -353,52 +316,53 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    return run_command(lambda terminal: _run(arguments, terminal))
+    return run_command(lambda progress: _run(arguments, progress))
 
 
-def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
+def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     if arguments.batch_size < 1:
         raise ValueError(f"`--batch-size` must be positive. Received: {arguments.batch_size}")
+    from zoo.runs import open_run
+
     run = open_run(arguments.run)
     directory = pathlib.Path(arguments.output or pathlib.Path(arguments.run) / "export" / run.name)
     data = open_source(arguments.gallery, arguments.data_dir, arguments.skip_unreadable)
-    terminal.report(f"{len(data):,} items in {arguments.gallery}")
+    progress.message(f"{len(data):,} items in {arguments.gallery}")
     queries = None
     if arguments.queries:
         queries = read_npz(pathlib.Path(arguments.queries), ("embeddings",))["embeddings"]
-    encoder, preprocessing = run.encoder(), run.preprocessing()
-    similarity = None
+    image_encoder = run.image_encoder()
     if arguments.rerank is not None:
         if arguments.rerank < 1:
             raise ValueError(f"`--rerank` must be positive. Received: {arguments.rerank}")
-        similarity = run.similarity()
-        if similarity is None:
-            raise ValueError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no similarity.keras")
+        if image_encoder.pair_scorer is None:
+            raise ValueError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no pair_scorer.keras")
     cache = None
     if not isinstance(data, Gallery):
-        cache = directory / f".embedding-{cache_key(run.encoder_path, preprocessing, data)}"
-    dim = data.dim if isinstance(data, Gallery) else int(encoder.output_shape[-1])
-    version = build_model(
-        directory,
-        data,
-        encoder,
-        preprocessing,
-        queries=queries,
+        cache = directory / f".embedding-{cache_key(run.files.encoder, image_encoder.preprocessing, data)}"
+    options = BuildOptions(
         default_k=arguments.k,
-        source={**run.source(), "gallery": arguments.gallery},
+        keep=arguments.keep,
+        queries=queries,
+        pair_scorer=None if arguments.rerank is None else image_encoder.pair_scorer,
+        shortlist=arguments.rerank or 100,
+        thumbnails=not arguments.no_thumbnails,
+        source={**_source(run), "gallery": arguments.gallery},
         cache=cache,
         batch_size=arguments.batch_size,
-        with_thumbnails=not arguments.no_thumbnails,
-        keep=arguments.keep,
-        similarity=similarity,
-        shortlist=arguments.rerank or 100,
-        report=terminal.report,
-        progress=terminal.progress,
-        **index_options(arguments, len(data), dim),
+    )
+    version = build_model(
+        directory, data, image_encoder, index=index_spec(arguments), options=options, progress=progress
     )
     if cache is not None:
         remove_cache(cache)
     return version
+
+
+def _source(run: "SavedRun") -> dict[str, Any]:
+    """What the manifest says of the run."""
+    wanted = ("name", "arm", "seed", "benchmark", "versions")
+    return {"run": str(run.folder), **{key: run.config[key] for key in wanted if key in run.config}}
 
 
 if __name__ == "__main__":

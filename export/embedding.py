@@ -1,91 +1,76 @@
-"""Embedding a gallery of images, resumable and in bounded memory."""
+"""Embedding a gallery of images so that it can go on where it stopped."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_dml.utils.files import sha256
+from keras_dml.utils.progress import SILENT, Progress
+
 if TYPE_CHECKING:
+    from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing, Split
 
 SHARD_IMAGES = 2048
 
 
 def embed_split(
-    encoder: Any,
-    preprocessing: "ImagePreprocessing",
+    image_encoder: "ImageEncoder",
     split: "Split",
     cache: pathlib.Path | None = None,
     batch_size: int = 64,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> np.ndarray:
     """Embeds every image of a split in order.
 
     Args:
-        encoder: keras.Model from `(n, size, size, channels)` float32 images to `(n, d)`.
-        preprocessing: From an image to an encoder input.
+        image_encoder: The encoder.
         split: The images.
         cache: Folder for finished shards; a second call with the same folder goes on where the first stopped. The
             caller names it after what is embedded with what (`cache_key`), and removes it when done.
         batch_size: Images per forward pass.
-        progress: Called with the number of images done and their total.
+        progress: Is told how many images are done, as the stage "embedding".
 
     Returns:
         `(n, d)` float32.
 
     Raises:
-        ValueError: An image cannot be decoded, or its embedding is not finite.
+        ValueError: An image cannot be read, or its embedding is not finite; the text names it.
     """
-    import tensorflow as tf
-
-    total, dim = len(split), int(encoder.output_shape[-1])
+    if cache is None:
+        return image_encoder.embed(split, batch_size, progress)
+    total, dim = len(split), image_encoder.embedding_dim
     embeddings: np.ndarray = np.zeros((total, dim), np.float32)
     done = 0
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        while done < total and (shard := _read_shard(cache, done, dim)) is not None:
-            embeddings[done : done + len(shard)] = shard
-            done += len(shard)
-    progress(done, total)
+    cache.mkdir(parents=True, exist_ok=True)
+    while done < total and (shard := _read_shard(cache, done, dim)) is not None:
+        embeddings[done : done + len(shard)] = shard
+        done += len(shard)
+    progress.advance("embedding", done, total)
     if done == total:
         return embeddings
-
-    forward = tf.function(
-        lambda images: tf.cast(encoder(images, training=False), tf.float32),
-        input_signature=[tf.TensorSpec((None, *encoder.input_shape[1:]), tf.float32)],
-    )
     shard_start = done
-    rest = split.subset(np.arange(done, total)) if done else split
-    batches = iter(rest.dataset(preprocessing, batch_size))
-    while done < total:
-        try:
-            images = next(batches)
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, ValueError) as error:
-            raise ValueError(_culprit(split, preprocessing, done, batch_size, error)) from error
-        values = forward(images).numpy()
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            row = done + int(np.flatnonzero(~finite)[0])
-            raise ValueError(f"The encoder's embedding of image {split.ids[row]!r} is not finite")
-        embeddings[done : done + len(values)] = values
-        done += len(values)
-        if cache is not None and (done - shard_start >= SHARD_IMAGES or done == total):
-            _write_shard(cache, shard_start, embeddings[shard_start:done])
-            shard_start = done
-        progress(done, total)
+    # Closed here also where `progress` raises: an iterator left to the collector would keep its pipeline running.
+    with contextlib.closing(image_encoder.embed_batches(split, batch_size, done)) as blocks:  # type: ignore[type-var]
+        for block in blocks:
+            embeddings[done : done + len(block)] = block
+            done += len(block)
+            if done - shard_start >= SHARD_IMAGES or done == total:
+                _write_shard(cache, shard_start, embeddings[shard_start:done])
+                shard_start = done
+            progress.advance("embedding", done, total)
     return embeddings
 
 
 def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", split: "Split") -> str:
     """Names what would be embedded: 16 hexadecimal digits of a checksum over encoder, preprocessing and images."""
-    digest = hashlib.sha256()
-    with open(encoder_path, "rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest = hashlib.sha256(bytes.fromhex(sha256(encoder_path)))
     digest.update(json.dumps(preprocessing.to_config(), sort_keys=True).encode())
     digest.update(split.fingerprint.encode())
     # Where the images are files, a changed file is another image.
@@ -95,7 +80,7 @@ def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", s
 
 
 def remove_cache(cache: pathlib.Path) -> None:
-    """Deletes the shards; what cannot be deleted harms nobody, as shards are checked when they are read."""
+    """Deletes the shards. Errors are ignored: shards are validated on read."""
     shutil.rmtree(cache, ignore_errors=True)
 
 
@@ -112,16 +97,3 @@ def _write_shard(cache: pathlib.Path, start: int, values: np.ndarray) -> None:
     np.save(partial, values)
     # A shard is there whole or not at all.
     os.replace(partial, cache / f"{start:09d}.npy")
-
-
-def _culprit(split: "Split", preprocessing: "ImagePreprocessing", start: int, batch_size: int, error: Exception) -> str:
-    # The pipeline prefetches, so the image that failed lies in this batch or shortly after.
-    for row in range(start, min(len(split), start + 8 * batch_size)):
-        try:
-            preprocessing(split.image(row))
-        except Exception as cause:
-            text = (str(cause) or type(cause).__name__).splitlines()[0]
-            return (
-                f"Image {split.ids[row]!r} cannot be read: {text}. Remove or repair it; a second run goes on from here"
-            )
-    return f"An image after row {start} cannot be read: {error}"

@@ -39,7 +39,8 @@ class Gallery:
         with np.errstate(over="ignore"):
             embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
         ids = check_ids(self.ids, len(embeddings))
-        # In blocks: a mask of the whole gallery would be a quarter of it again. ScaNN aborts the process on a NaN.
+        # Index engines may abort the process on a NaN. In blocks: a mask of the whole gallery would be a quarter of
+        # it again.
         for start in range(0, len(embeddings), 65536):
             bad = ~np.isfinite(embeddings[start : start + 65536]).all(axis=1)
             if bad.any():
@@ -127,7 +128,7 @@ def check_column(name: str, values: Any, count: int) -> np.ndarray:
     """A metadata column as `(count,)` strings (dtype object), int64, bool or float64."""
     if not name or not name.isidentifier() or name in RESERVED or name.endswith("_bytes"):
         raise ValueError(
-            f"A metadata column needs a name of letters, digits and underscores that is none of {', '.join(RESERVED)} "
+            f"A metadata column needs a name of letters, digits and underscores other than {', '.join(RESERVED)} "
             f"and does not end in _bytes. Received: {name!r}"
         )
     column = np.asarray(values)

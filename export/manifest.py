@@ -1,20 +1,31 @@
 """manifest.json: what a version is, where it came from and the checksum of every file."""
 
-import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
+from collections.abc import Iterable
 from typing import Any
 
-FORMAT = 1
+from keras_dml.utils.files import sha256
+
+FORMAT = 2
+# Format 1 named no index engine and kept the exact twin in `brute_force/`.
+READABLE = (1, 2)
 NAME = "manifest.json"
-LIBRARIES = ("tensorflow", "keras", "scann", "numpy")
+LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
-def write(folder: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes the manifest, adding format, library versions and the files with sha256 and size."""
-    manifest = {"format": FORMAT, **content, "libraries": library_versions(), "files": checksums(folder)}
+def write(folder: pathlib.Path, content: dict[str, Any], libraries: Iterable[str] = ()) -> None:
+    """Writes the manifest, adding format, library versions and the files with sha256 and size.
+
+    Args:
+        folder: The version.
+        content: Everything else.
+        libraries: Distributions beside `LIBRARIES` whose versions matter.
+    """
+    versions = library_versions((*LIBRARIES, *libraries))
+    manifest = {"format": FORMAT, **content, "libraries": versions, "files": checksums(folder)}
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -26,9 +37,9 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ValueError(f"{path}: this release reads manifests of format {FORMAT}. Received: format {found}")
+        raise ValueError(f"{path}: this release reads manifests of format 1 and 2. Received: format {found}")
     return manifest
 
 
@@ -41,10 +52,10 @@ def verify(folder: pathlib.Path, manifest: dict[str, Any], checksum: bool) -> No
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{folder}: the file {name} is missing. Copy the version again, or build it anew")
+            raise ValueError(f"{folder}: the file {name} is missing. Copy the version again, or build it again")
         if path.stat().st_size != entry["bytes"] or (checksum and sha256(path) != entry["sha256"]):
             raise ValueError(
-                f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it"
+                f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it again"
             )
 
 
@@ -57,16 +68,10 @@ def checksums(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def sha256(path: pathlib.Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries a model depends on."""
+def library_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those of the libraries that are installed."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

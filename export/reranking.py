@@ -1,4 +1,4 @@
-"""A PDDM unit on top of an index: saving it, and what it costs and gains."""
+"""A pair scorer on top of an index: what it costs and gains."""
 
 import pathlib
 import time
@@ -9,24 +9,16 @@ import numpy as np
 from export.gallery import Gallery
 
 QUERIES = 200
-NEIGHBOURS = 10
-
-
-def save_similarity(similarity: Any, dim: int, path: pathlib.Path) -> None:
-    """Saves a PDDM unit as a Keras model of two inputs `(n, dim)`."""
-    import keras
-
-    first, second = keras.Input((dim,)), keras.Input((dim,))
-    keras.Model([first, second], similarity([first, second])).save(path)
+NEIGHBORS = 10
 
 
 def reranking_effect(reranked: pathlib.Path, plain: pathlib.Path, gallery: Gallery) -> dict[str, Any]:
-    """Latency of one query with and without the unit, and precision where the gallery has labels.
+    """Latency of one query with and without the pair scorer, and precision where the gallery has labels.
 
     Gallery rows are the queries, themselves left out of what they find.
 
     Args:
-        reranked: Folder of the SavedModel with the unit.
+        reranked: Folder of the SavedModel with the pair scorer.
         plain: Folder of the same without.
         gallery: The gallery.
     """
@@ -42,9 +34,9 @@ def reranking_effect(reranked: pathlib.Path, plain: pathlib.Path, gallery: Galle
         for row in rows:
             query = tf.constant(gallery.embeddings[row : row + 1])
             start = time.perf_counter()
-            found = search(embeddings=query, k=tf.constant(NEIGHBOURS + 1))["indices"].numpy()[0]
+            found = search(embeddings=query, k=tf.constant(NEIGHBORS + 1))["indices"].numpy()[0]
             times.append((time.perf_counter() - start) * 1000)
-            found = found[found != row][:NEIGHBOURS]
+            found = found[found != row][:NEIGHBORS]
             if labels is not None and len(found):
                 equal = labels[found] == labels[row]
                 hits += int(equal.sum())
@@ -55,6 +47,6 @@ def reranking_effect(reranked: pathlib.Path, plain: pathlib.Path, gallery: Galle
             if found_total:
                 effect[name] |= {
                     "recall@1": round(first_hits / len(rows), 4),
-                    f"precision@{NEIGHBOURS}": round(hits / found_total, 4),
+                    f"precision@{NEIGHBORS}": round(hits / found_total, 4),
                 }
     return effect

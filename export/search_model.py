@@ -2,14 +2,20 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export import manifest, scann_ops, versions
+from export import manifest, versions
+from export.deprecated import renamed_arguments
+from export.encoder_files import open_encoder
 from export.gallery import Gallery
+from export.index.engine import engine_of_manifest
 from export.search_result import SearchResult
-from export.versions import BRUTE_FORCE, GALLERY
+from export.versions import GALLERY
+
+if TYPE_CHECKING:
+    from keras_dml import ImageEncoder
 
 # Images in one call of the graph; more are split, so that memory stays bounded.
 BATCH_IMAGES = 64
@@ -17,27 +23,28 @@ BATCH_QUERIES = 1024
 ASSERTION = "assertion failed: "
 
 
-def load(path: str | pathlib.Path, *, brute_force: bool = False, verify: bool = False) -> "SearchModel":
-    """Loads an exported model; registers ScaNN's ops itself where the model needs them.
+@renamed_arguments({"brute_force": "exact"})
+def load(path: str | pathlib.Path, *, exact: bool = False, verify: bool = False) -> "SearchModel":
+    """Loads an exported model; registers the ops of its index engine itself.
 
     Args:
         path: A version directory, or a model directory, which means its newest version.
-        brute_force: True loads the exact twin, which needs no scann.
+        exact: True loads the exact twin, which needs only TensorFlow.
         verify: True compares every file's sha256 with the manifest first, False only its size.
 
     Raises:
-        FileNotFoundError: `path` is no exported model.
+        FileNotFoundError: `path` is not an exported model.
         ValueError: The manifest is unreadable or a file does not fit it.
-        RuntimeError: scann is missing or does not fit the installed TensorFlow.
+        RuntimeError: The engine's library is missing or does not fit the installed TensorFlow.
     """
     folder = versions.resolve(path)
     content = manifest.read(folder)
     manifest.verify(folder, content, checksum=verify)
-    if content["index"]["needs_scann"] and not brute_force:
-        scann_ops.register()
+    if not exact:
+        engine_of_manifest(content["index"]).register()
     import tensorflow as tf
 
-    return SearchModel(folder, content, tf.saved_model.load(str(folder / BRUTE_FORCE if brute_force else folder)))
+    return SearchModel(folder, content, tf.saved_model.load(str(versions.exact_twin(folder) if exact else folder)))
 
 
 class SearchModel:
@@ -57,6 +64,7 @@ class SearchModel:
         self.signatures = dict(module.signatures)
         self._functions = {name: _positional(function) for name, function in self.signatures.items()}
         self._gallery: Gallery | None = None
+        self._image_encoder: ImageEncoder | None = None
 
     @property
     def name(self) -> str:
@@ -75,13 +83,20 @@ class SearchModel:
 
     @property
     def default_k(self) -> int:
-        """Neighbours returned where a search names no `k`."""
+        """Neighbors returned where a search names no `k`."""
         return self.manifest["default_k"]
 
     @property
     def has_encoder(self) -> bool:
         """Whether images can be searched, or embeddings only."""
         return self.manifest["preprocessing"] is not None
+
+    @property
+    def image_encoder(self) -> "ImageEncoder | None":
+        """The encoder that was exported, read from disk when first used; None where the model has none."""
+        if self._image_encoder is None:
+            self._image_encoder = open_encoder(self.folder, self.manifest)
+        return self._image_encoder
 
     @property
     def gallery(self) -> Gallery:
@@ -120,7 +135,7 @@ class SearchModel:
             `(n, d)` float32.
 
         Raises:
-            ValueError: The model has no encoder, or the images are none.
+            ValueError: The model has no encoder, or `images` is not valid image data.
         """
         if not self.has_encoder:
             raise ValueError(f"Model {self.name!r} was built without an encoder: use search_embeddings")
@@ -144,7 +159,7 @@ class SearchModel:
 
         Args:
             embeddings: `(n, d)` or `(d,)` finite floats.
-            k: Neighbours per query, `default_k` by default; at most the gallery's size are returned.
+            k: Neighbors per query, `default_k` by default; at most the gallery's size are returned.
 
         Raises:
             ValueError: `k` is not positive, the width differs from the model's, or a value is not finite or so large

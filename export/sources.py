@@ -23,10 +23,10 @@ def open_source(data: str, data_dir: str | None = None, skip_unreadable: bool = 
     Args:
         data: See `HELP`.
         data_dir: Folder with benchmark data.
-        skip_unreadable: True leaves out files of a folder that are no image, instead of raising.
+        skip_unreadable: True leaves out files of a folder that are not images, instead of raising.
 
     Raises:
-        ValueError: The name means nothing, or files in the folder are no images.
+        ValueError: The name means nothing, or files in the folder are not images.
     """
     path = pathlib.Path(data)
     if path.is_dir():
@@ -71,7 +71,7 @@ def open_folder(folder: pathlib.Path, skip_unreadable: bool = False) -> "Split":
         listed = "".join(f"\n  {path.relative_to(folder)}: {why}" for path, why in list(unreadable.items())[:5])
         more = f"\n  and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         raise ValueError(
-            f"{len(unreadable)} files in {folder} are no images:{listed}{more}\n(--skip-unreadable leaves them out)"
+            f"{len(unreadable)} files in {folder} are not images:{listed}{more}\n(--skip-unreadable leaves them out)"
         )
     paths = [path for path in paths if path not in unreadable]
     names = [path.relative_to(folder).as_posix() for path in paths]

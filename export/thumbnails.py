@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from keras_dml.utils.progress import SILENT, Progress
+
 if TYPE_CHECKING:
     from keras_dml.data import Split
 
@@ -83,9 +85,9 @@ class Thumbnails:
         return tf.io.encode_jpeg(tf.cast(small, tf.uint8), quality=85).numpy()
 
     @classmethod
-    def write(cls, split: "Split", folder: pathlib.Path, progress: Callable[[int, int], None]) -> None:
+    def write(cls, split: "Split", folder: pathlib.Path, progress: Progress = SILENT) -> None:
         """Writes pictures of all images of a split into a gallery folder."""
         with cls.create(folder) as append:
             for row in range(len(split)):
                 append(cls.encode(split.image(row)))
-                progress(row + 1, len(split))
+                progress.advance("pictures", row + 1, len(split))

@@ -3,27 +3,31 @@
 import argparse
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from export import manifest, versions
 from export.build import build_model, gallery_of
+from export.build_options import BuildOptions
+from export.deprecated import old_progress_arguments
 from export.embedding import cache_key, embed_split, remove_cache
+from export.encoder_files import open_encoder, open_pair_scorer
 from export.gallery import Gallery
-from export.index_settings import IndexSettings
-from export.runs import load_keras, load_similarity
+from export.index.spec import IndexSpec
 from export.sources import HELP, open_source
-from export.terminal import Terminal, run_command
+from export.terminal import run_command
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
 from keras_dml.utils.command import run
+from keras_dml.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from keras_dml.data import Split
 
 
+@old_progress_arguments
 def update_model(
     directory: str | pathlib.Path,
     add: "Sequence[Gallery | Split]" = (),
@@ -33,12 +37,11 @@ def update_model(
     keep: int | None = None,
     recall: float | None = None,
     batch_size: int = 64,
-    report: Callable[[str], None] = lambda text: None,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = SILENT,
 ) -> pathlib.Path:
     """Writes the next version of a model, with items removed and then items added at the end.
 
-    Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated anew;
+    Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated again;
     settings given by hand stay.
 
     Args:
@@ -49,8 +52,7 @@ def update_model(
         keep: Older versions are deleted but for the newest `keep`.
         recall: Recall at 10 to reach; that of the last version by default.
         batch_size: Images per forward pass while embedding.
-        report: Is told in words what happens.
-        progress: Called with a stage's name, the items done and their total.
+        progress: Is told what happens, and how far the stage "embedding" is.
 
     Returns:
         The folder of the new version.
@@ -70,12 +72,7 @@ def update_model(
     if unknown:
         raise ValueError(f"{len(unknown)} ids to remove are not in the gallery, first {unknown[0]!r}")
 
-    encoder = preprocessing = None
-    if content["preprocessing"] is not None:
-        from keras_dml.data import ImagePreprocessing
-
-        encoder = load_keras(base / "encoder.keras")
-        preprocessing = ImagePreprocessing.from_config(content["preprocessing"])
+    image_encoder = open_encoder(base, content)
     dropped = set(remove)
     parts: list[Gallery] = []
     pictures: list[tuple[Split | None, np.ndarray]] = []
@@ -89,7 +86,7 @@ def update_model(
         ]
         skipped = len(data.ids) - len(rows)
         if skipped:
-            report(f"{skipped:,} items are there already and stay as they are (--replace embeds them anew)")
+            progress.message(f"{skipped:,} items are already there and stay as they are (--replace embeds them again)")
         if not rows:
             continue
         chosen = np.array(rows)
@@ -97,20 +94,13 @@ def update_model(
             part = data.take(chosen)
             pictures.append((None, chosen))
         else:
-            if encoder is None or preprocessing is None:
+            if image_encoder is None:
                 raise ValueError("This model was built without an encoder: add embeddings (.npz), not images")
             split = data.subset(chosen)
-            cache = directory / f".embedding-{cache_key(base / 'encoder.keras', preprocessing, split)}"
+            key = cache_key(base / "encoder.keras", image_encoder.preprocessing, split)
+            cache = directory / f".embedding-{key}"
             caches.append(cache)
-            embeddings = embed_split(
-                encoder,
-                preprocessing,
-                split,
-                cache,
-                batch_size,
-                lambda done, total: progress("embedding", done, total),
-            )
-            part = gallery_of(split, embeddings)
+            part = gallery_of(split, embed_split(image_encoder, split, cache, batch_size, progress))
             pictures.append((split, np.arange(len(split))))
         _check_fit(gallery, part)
         parts.append(part)
@@ -125,14 +115,7 @@ def update_model(
             for name, values in gallery.metadata.items()
         },
     )
-    report(f"{len(gallery):,} items, {len(gallery) - len(kept):,} out, {len(merged) - len(kept):,} in")
-    index = dict(content["index"])
-    chosen_for = index.pop("chosen_for_recall")
-    settings = None
-    if chosen_for is None:
-        settings = IndexSettings.from_config(
-            {name: value for name, value in index.items() if name not in ("build_seconds", "needs_scann")}
-        )
+    progress.message(f"{len(gallery):,} items, {len(gallery) - len(kept):,} out, {len(merged) - len(kept):,} in")
     old = Thumbnails.open(base / GALLERY)
 
     def write_pictures(folder: pathlib.Path) -> None:
@@ -146,23 +129,19 @@ def update_model(
                     append(b"" if split is None else Thumbnails.encode(split.image(int(row))))
 
     reranking: dict[str, Any] | None = content.get("reranking")
-    version = build_model(
-        directory,
-        merged,
-        encoder,
-        preprocessing,
-        settings=settings,
-        metric=index["metric"],
-        recall=(chosen_for or 0.95) if recall is None else recall,
+    pair_scorer = None
+    if reranking:
+        pair_scorer = open_pair_scorer(base) if image_encoder is None else image_encoder.pair_scorer
+    options = BuildOptions(
         default_k=content["default_k"],
-        source={**content["source"], "updated_from": content["version"]},
         keep=keep,
-        similarity=load_similarity(base / "similarity.keras") if reranking else None,
+        pair_scorer=pair_scorer,
         shortlist=reranking["shortlist"] if reranking else 100,
         pictures=write_pictures,
-        report=report,
-        progress=progress,
+        source={**content["source"], "updated_from": content["version"]},
     )
+    index = IndexSpec.from_manifest(content["index"], recall)
+    version = build_model(directory, merged, image_encoder, index=index, options=options, progress=progress)
     for cache in caches:
         remove_cache(cache)
     return version
@@ -193,14 +172,16 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--add", action="append", default=[], metavar="DATA", help=f"{HELP}; can be given repeatedly")
     result.add_argument("--remove", nargs="+", default=[], metavar="ID", help="ids to remove")
     result.add_argument("--remove-file", metavar="FILE", help="text file with ids to remove, one a line")
-    result.add_argument("--replace", action="store_true", help="embed added items anew whose id is there already")
+    result.add_argument("--replace", action="store_true", help="re-embed added items whose id is already there")
     result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
     result.add_argument(
         "--recall", type=float, metavar="R", help="recall at 10 to reach (default as in the last build)"
     )
     result.add_argument("--data-dir", metavar="DIR", help="folder with benchmark data")
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
-    result.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that are no images")
+    result.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+    )
     return result
 
 
@@ -208,10 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    return run_command(lambda terminal: _run(arguments, terminal))
+    return run_command(lambda progress: _run(arguments, progress))
 
 
-def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
+def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     remove = list(arguments.remove)
     if arguments.remove_file:
         lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
@@ -226,8 +207,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> pathlib.Path:
         keep=arguments.keep,
         recall=arguments.recall,
         batch_size=arguments.batch_size,
-        report=terminal.report,
-        progress=terminal.progress,
+        progress=progress,
     )
 
 

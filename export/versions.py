@@ -10,8 +10,10 @@ import uuid
 from collections.abc import Iterator
 
 # Folders in a version: the exact twin, and what the gallery holds.
-BRUTE_FORCE = "brute_force"
+EXACT = "exact"
 GALLERY = "gallery"
+# The twin's folder in versions with a manifest of format 1.
+OLD_EXACT = "brute_force"
 PARTIAL_PREFIX = ".writing-"
 # A build that takes longer than this is taken for dead.
 STALE_SECONDS = 2 * 24 * 3600
@@ -41,6 +43,12 @@ def resolve(path: str | os.PathLike[str]) -> pathlib.Path:
             f"`path` must be a model directory or one of its versions. Received: {path}, which {reason}"
         )
     return path / str(found[-1])
+
+
+def exact_twin(version: pathlib.Path) -> pathlib.Path:
+    """The folder of a version's exact twin."""
+    old = version / OLD_EXACT
+    return old if old.is_dir() else version / EXACT
 
 
 @contextlib.contextmanager

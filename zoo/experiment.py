@@ -253,8 +253,8 @@ class Experiment:
         # An export that was interrupted leaves the directory without a version in it.
         if not versions(self.model_dir):
             run = open_run(self.exported.path)
-            encoder = run.image_encoder()
-            export.build_model(self.model_dir, gallery, encoder.encoder, encoder.preprocessing, source=run.config)
+            options = export.BuildOptions(source=run.config)
+            export.build_model(self.model_dir, gallery, run.image_encoder(), options=options)
         query = self.files.query
         if not query.exists():
             with written_aside(query) as aside:

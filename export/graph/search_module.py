@@ -1,16 +1,21 @@
 """Preprocessing, encoder, index and gallery in one graph."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from export.gallery import RESERVED, Gallery
-from export.graph.exact_searcher import ExactSearcher
-from export.graph.scann_searcher import ScannSearcher
-from export.index_settings import largest_value
+from export.graph.searcher import Searcher
+from export.index.spec import largest_value
 from keras_dml.data.decoding import decode
+from keras_dml.typing import Tensor
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_dml import ImageEncoder
 
 MAX_ASPECT_RATIO = 100
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -41,41 +46,40 @@ class SearchModule(tf.Module):
     Args:
         searcher: How rows are found.
         gallery: Ids and metadata of the rows.
-        metric: One of `export.index_settings.METRICS`.
-        encoder: keras.Model from `(n, size, size, channels)` float32 to `(n, d)`, or None.
-        preprocessing: From a uint8 image `(height, width, channels)` to an encoder input.
-        default_k: Neighbours returned where a request names none.
-        similarity: PDDMUnit that orders the `shortlist` nearest items anew; scores are then the unit's.
-        shortlist: Items that `similarity` sees per query, at least k of them.
+        metric: One of `export.index.spec.METRICS`.
+        image_encoder: Embeds images; None leaves the signatures that take images out.
+        default_k: Neighbors returned where a request names none.
+        pair_scorer: PDDMUnit that reorders the `shortlist` nearest items; scores are then its own.
+        shortlist: Items that `pair_scorer` sees per query, at least k of them.
     """
 
     def __init__(
         self,
-        searcher: ExactSearcher | ScannSearcher,
+        searcher: Searcher,
         gallery: Gallery,
         metric: str,
-        encoder: Any = None,
-        preprocessing: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        image_encoder: "ImageEncoder | None" = None,
         default_k: int = 10,
-        similarity: Any = None,
+        pair_scorer: "keras.layers.Layer | None" = None,
         shortlist: int = 0,
     ) -> None:
         super().__init__(name="search_module")
         self.searcher = searcher
         # Keras models are kept out of the object graph and their TensorFlow variables put into it: a Keras variable is
-        # restored by `tf.saved_model.load` alone, and sessions (TensorFlow Serving) would find it uninitialised.
+        # restored only by `tf.saved_model.load`, and sessions (TensorFlow Serving) would find it uninitialized.
+        encoder = None if image_encoder is None else image_encoder.encoder
         self._encoder = NonTrackable(encoder)
-        self._similarity = NonTrackable(similarity)
+        self._pair_scorer = NonTrackable(pair_scorer)
         self.keras_variables = [
-            variable.value for model in (encoder, similarity) if model is not None for variable in model.variables
+            variable.value for model in (encoder, pair_scorer) if model is not None for variable in model.variables
         ]
-        self._preprocessing = preprocessing
+        self._preprocessing = None if image_encoder is None else image_encoder.preprocessing
         self._metric = metric
         self._size = len(gallery)
         self._dim = gallery.dim
         self._default_k = default_k
         self._shortlist = shortlist
-        if similarity is not None:
+        if pair_scorer is not None:
             self.vectors = tf.Variable(gallery.embeddings, trainable=False, dtype=tf.float32, name="gallery_vectors")
         self.ids = _column(np.array(gallery.ids, dtype=object), "ids")
         self.columns = {name: _column(values, name) for name, values in gallery.metadata.items()}
@@ -87,7 +91,7 @@ class SearchModule(tf.Module):
         default = tf.constant(self._default_k, tf.int32)
         vectors = tf.TensorSpec((None, self._dim), tf.float32, "embeddings")
 
-        def search_embeddings(embeddings: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+        def search_embeddings(embeddings: Tensor, k: Tensor = default) -> dict[str, Tensor]:
             return self.search(embeddings, k)
 
         signatures = {"search_embeddings": tf.function(search_embeddings, input_signature=(vectors, k))}
@@ -97,16 +101,16 @@ class SearchModule(tf.Module):
         encoded = tf.TensorSpec((None,), tf.string, "image_bytes")
         pixels = tf.TensorSpec((None, None, None, None), tf.uint8, "images")
 
-        def search_bytes(image_bytes: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+        def search_bytes(image_bytes: Tensor, k: Tensor = default) -> dict[str, Tensor]:
             return self.search(self.embed_bytes(image_bytes), k)
 
-        def search_images(images: tf.Tensor, k: tf.Tensor = default) -> dict[str, tf.Tensor]:
+        def search_images(images: Tensor, k: Tensor = default) -> dict[str, Tensor]:
             return self.search(self.embed_images(images), k)
 
-        def embed_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        def embed_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
             return {"embeddings": self.embed_bytes(image_bytes)}
 
-        def embed_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        def embed_images(images: Tensor) -> dict[str, Tensor]:
             return {"embeddings": self.embed_images(images)}
 
         signatures["search_bytes"] = tf.function(search_bytes, input_signature=(encoded, k))
@@ -116,15 +120,15 @@ class SearchModule(tf.Module):
         signatures[DEFAULT_SIGNATURE] = signatures["search_bytes"]
         return signatures
 
-    def embed_bytes(self, image_bytes: tf.Tensor) -> tf.Tensor:
+    def embed_bytes(self, image_bytes: Tensor) -> Tensor:
         """Embeds encoded images `(n,)`: JPEG, PNG, GIF (first frame), BMP or WebP -> `(n, d)` float32."""
 
-        def prepare(content: tf.Tensor) -> tf.Tensor:
+        def prepare(content: Tensor) -> Tensor:
             return self._prepare(decode(content, self._encoder.value.input_shape[-1]))
 
         return self._encode(self._map(prepare, image_bytes))
 
-    def embed_images(self, images: tf.Tensor) -> tf.Tensor:
+    def embed_images(self, images: Tensor) -> Tensor:
         """Embeds images `(n, height, width, channels)` uint8 -> `(n, d)` float32."""
         shape = tf.shape(images)
         tf.debugging.assert_positive(shape[1:3], message="`images` must have a height and a width")
@@ -133,7 +137,7 @@ class SearchModule(tf.Module):
         )
         return self._encode(self._map(self._prepare, images))
 
-    def search(self, embeddings: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+    def search(self, embeddings: Tensor, k: Tensor) -> dict[str, Tensor]:
         """Finds gallery items for `(n, d)` float32 embeddings; every output has shape `(n, min(k, size))`."""
         k = tf.reduce_max(k)
         tf.debugging.assert_positive(k, message="`k` must be positive")
@@ -151,7 +155,7 @@ class SearchModule(tf.Module):
                 message=f"Query embeddings may hold values up to {limit:g}, beyond which scores overflow",
             )
         k = tf.minimum(k, self._size)
-        wanted = k if self._similarity.value is None else tf.maximum(k, min(self._shortlist, self._size))
+        wanted = k if self._pair_scorer.value is None else tf.maximum(k, min(self._shortlist, self._size))
         if self._size == 0:
             empty = tf.zeros((tf.shape(embeddings)[0], 0))
             indices, scores = tf.cast(empty, tf.int32), empty
@@ -165,18 +169,16 @@ class SearchModule(tf.Module):
         assert not set(outputs) - set(RESERVED)
         return outputs | {name: tf.gather(values, indices) for name, values in self.columns.items()}
 
-    def _find(
-        self, queries: tf.Tensor, vectors: tf.Tensor, wanted: tf.Tensor, k: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _find(self, queries: Tensor, vectors: Tensor, wanted: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         indices, scores = self.searcher(queries, wanted)
-        if self._similarity.value is None:
+        if self._pair_scorer.value is None:
             return indices, scores
         # The unit was trained on the encoder's own output, so it gets the vectors as they came.
-        scores, positions = self._similarity.value.rerank(vectors, tf.gather(self.vectors, indices))
-        scores = tf.debugging.check_numerics(scores, "The similarity unit's scores of these queries are not finite")
+        scores, positions = self._pair_scorer.value.rerank(vectors, tf.gather(self.vectors, indices))
+        scores = tf.debugging.check_numerics(scores, "The pair scorer's scores of these queries are not finite")
         return tf.gather(indices, positions, batch_dims=1)[:, :k], scores[:, :k]
 
-    def _prepare(self, image: tf.Tensor) -> tf.Tensor:
+    def _prepare(self, image: Tensor) -> Tensor:
         assert self._preprocessing is not None
         # The short side is resized to a fixed length: a line of pixels would grow into gigabytes.
         sides = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -187,11 +189,11 @@ class SearchModule(tf.Module):
         )
         return self._preprocessing(image)
 
-    def _map(self, function: Callable[[tf.Tensor], tf.Tensor], elements: tf.Tensor) -> tf.Tensor:
+    def _map(self, function: Callable[[Tensor], Tensor], elements: Tensor) -> Tensor:
         spec = tf.TensorSpec(self._encoder.value.input_shape[1:], tf.float32)
         return tf.map_fn(function, elements, fn_output_signature=spec)
 
-    def _encode(self, images: tf.Tensor) -> tf.Tensor:
+    def _encode(self, images: Tensor) -> Tensor:
         embeddings = tf.cast(self._encoder.value(images, training=False), tf.float32)
         embeddings = tf.ensure_shape(embeddings, (None, self._dim))
         return tf.debugging.check_numerics(embeddings, "The encoder's embeddings of these images are not finite")

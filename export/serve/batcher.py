@@ -23,7 +23,7 @@ class Job:
         version: The model.
         signature: What is computed.
         inputs: Arrays with the rows first.
-        k: Neighbours, for a search.
+        k: Neighbors, for a search.
         cost: Pixels, which bound a batch of images.
         future: Gets the outputs.
     """

@@ -139,13 +139,13 @@ async def _answer(
     method: str,
     answer: Callable[[dict[str, object]], Awaitable[Any]],
 ) -> Any:
-    """Authorises, answers, accounts, and turns errors into statuses."""
+    """Authorizes, answers, accounts, and turns errors into statuses."""
     start = time.perf_counter()
     record: dict[str, object] = {}
     code, error, response = "OK", None, None
     try:
         headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        service.authorise(headers.get("authorization"))
+        service.authorize(headers.get("authorization"))
         response = await answer(record)
     except ServiceError as refused:
         code, error = refused.code.grpc_name, refused.message

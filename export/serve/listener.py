@@ -7,7 +7,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A TCP socket bound to an address; connections are refused until a server listens on it.
 
     Raises:
-        OSError: The address is taken or is none of this machine's.
+        OSError: The address is taken or not one of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio turns Nagle's algorithm off; without, an answer can wait 40 ms for the client.

@@ -82,7 +82,7 @@ class Rest:
                 ("GET", "/page/{file}", "page", self.page, False),
                 ("GET", "/gallery", "gallery", self.gallery, True),
                 ("GET", "/gallery/{version}/{row}/picture", "picture", self.picture, True),
-                ("GET", "/gallery/{version}/{row}/neighbours", "neighbours", self.neighbours, True),
+                ("GET", "/gallery/{version}/{row}/neighbours", "neighbours", self.neighbors, True),
                 ("POST", "/search", "search", self.search, True),
             ]
         return [
@@ -97,7 +97,7 @@ class Rest:
             error = None
             try:
                 if protected:
-                    self._service.authorise(request.headers.get("authorization"))
+                    self._service.authorize(request.headers.get("authorization"))
                 response = await handler(request, record)
             except ServiceError as refused:
                 error = refused.message
@@ -247,7 +247,7 @@ class Rest:
         headers = {"cache-control": "private, max-age=3600", "x-content-type-options": "nosniff"}
         return Response(content, media_type=kind, headers=headers)
 
-    async def neighbours(self, request: Request, record: dict[str, object]) -> Response:
+    async def neighbors(self, request: Request, record: dict[str, object]) -> Response:
         """What is near a gallery item."""
         version, row = self._row(request)
         query = np.array(version.gallery.embeddings[row : row + 1], np.float32)

@@ -111,7 +111,7 @@ class SearchService:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
 
-    def authorise(self, header: str | None) -> None:
+    def authorize(self, header: str | None) -> None:
         """Checks an Authorization header, where the server has a token.
 
         Raises:

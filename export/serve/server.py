@@ -32,7 +32,7 @@ class _HttpServer(uvicorn.Server):
 
 
 async def serve(config: ServerConfig, listener: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes the requests at hand.
+    """Serves until SIGTERM or SIGINT, then finishes the requests in flight.
 
     Prints nothing; logs `listening` with the addresses once requests are welcome.
 

@@ -20,8 +20,8 @@ class ServerConfig:
         max_request_pixels: Most pixels of all images of a request.
         max_images: Most images of a request.
         max_queries: Most embeddings of a request.
-        max_k: Most neighbours per query.
-        max_results: Most neighbours per request, all queries together.
+        max_k: Most neighbors per query.
+        max_results: Most neighbors per request, all queries together.
         max_concurrency: Requests being worked on or waiting; more are refused with 429.
         max_batch: Most rows of a batch made of several requests.
         max_batch_images: The same for images, where that is fewer.

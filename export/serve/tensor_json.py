@@ -17,7 +17,7 @@ def parse(body: bytes) -> dict[str, Any]:
     """A request's JSON object.
 
     Raises:
-        ServiceError: The body is no JSON object. JSON has no NaN and no infinity.
+        ServiceError: The body is not a JSON object. JSON has no NaN and no infinity.
     """
 
     def refuse(name: str) -> None:

@@ -102,7 +102,7 @@ def _k(version: LoadedVersion, value: np.ndarray | None, rows: int, config: Serv
         k = int(value.max())
     if rows * k > config.max_results:
         raise invalid(
-            f"A request may ask for {config.max_results} neighbours in all. Received: {rows} rows with k={k}. "
+            f"A request may ask for {config.max_results} neighbors in all. Received: {rows} rows with k={k}. "
             "Send fewer rows, or lower k"
         )
     return k

@@ -16,7 +16,9 @@ from export_helpers import ROOT, assert_neighbours, clustered
 
 import export
 from export import build, embedding, update, versions
+from keras_dml import ImageEncoder
 from keras_dml.data import ImagePreprocessing
+from keras_dml.utils.progress import Progress
 
 
 @pytest.fixture
@@ -59,9 +61,9 @@ def test_folder_then_updates(run_folder, folder, tmp_path, capsys):
     seen = []
     original = update.embed_split
 
-    def spy(encoder, preprocessing, split, *rest):
+    def spy(image_encoder, split, *rest):
         seen.extend(split.ids)
-        return original(encoder, preprocessing, split, *rest)
+        return original(image_encoder, split, *rest)
 
     update.embed_split = spy
     try:
@@ -134,7 +136,7 @@ def test_npz_with_columns_then_update(run_folder, tmp_path, capsys):
     assert second.manifest["index"]["leaves"] == 5
     assert second.default_k == 3
     assert second.gallery.ids == tuple(names[1:])
-    exact = export.load(directory, brute_force=True).search_embeddings(rows[:6], 10)
+    exact = export.load(directory, exact=True).search_embeddings(rows[:6], 10)
     assert_neighbours(exact, rows[:6], rows[1:], 10)
 
 
@@ -146,18 +148,20 @@ def test_embedding_goes_on_where_it_stopped(run_folder, digits, tmp_path, monkey
     monkeypatch.setattr(embedding, "SHARD_IMAGES", 128)
     encoder = keras.models.load_model(run_folder / "encoder.keras")
     preprocessing = ImagePreprocessing(16, channels=1)
-    whole = embedding.embed_split(encoder, preprocessing, digits)
+    image_encoder = ImageEncoder(encoder, preprocessing)
+    whole = embedding.embed_split(image_encoder, digits)
 
-    def stop(done, total):
-        if done >= 400:
-            raise Stop
+    class StopAt400(Progress):
+        def advance(self, stage, done, total):
+            if done >= 400:
+                raise Stop
 
     with pytest.raises(Stop):
-        embedding.embed_split(encoder, preprocessing, digits, tmp_path / "cache", 64, stop)
+        embedding.embed_split(image_encoder, digits, tmp_path / "cache", 64, StopAt400())
     steps = []
-    again = embedding.embed_split(
-        encoder, preprocessing, digits, tmp_path / "cache", 64, lambda done, total: steps.append(done)
-    )
+    progress = Progress()
+    progress.advance = lambda stage, done, total: steps.append(done)
+    again = embedding.embed_split(image_encoder, digits, tmp_path / "cache", 64, progress)
     assert steps[0] == 384
     np.testing.assert_allclose(again, whole, atol=1e-6)
     other = digits.subset(range(100))
@@ -243,8 +247,8 @@ def test_bad_images_are_named(run_folder, folder, tmp_path, capsys):
         (["RUN", "--gallery", "digits", "--recall", "2"], "`recall` must lie in"),
         (["RUN", "--gallery", "digits", "--k", "0"], "`default_k` must be positive"),
         (["RUN", "--gallery", "digits", "--keep", "0"], "`keep` must be at least 1"),
-        (["RUN", "--gallery", "digits", "--rerank", "5"], "no similarity.keras"),
-        (["nowhere", "--gallery", "digits"], "run.json or experiment.json"),
+        (["RUN", "--gallery", "digits", "--rerank", "5"], "no pair_scorer.keras"),
+        (["nowhere", "--gallery", "digits"], "no folder nowhere"),
     ],
 )
 def test_command_line_errors(run_folder, tmp_path, capsys, arguments, message):
@@ -256,13 +260,13 @@ def test_command_line_errors(run_folder, tmp_path, capsys, arguments, message):
     assert not versions.versions(tmp_path / "m")
 
 
-def test_an_experiment_means_its_shipped_run(run_folder, tmp_path):
+def test_an_experiment_means_its_exported_run(run_folder, tmp_path):
     experiment = tmp_path / "experiment"
     (experiment / "das").mkdir(parents=True)
     os.symlink(run_folder, experiment / "das" / "seed-0")
-    content = {"format": 1, "name": "x", "runs": ["das/seed-0"], "shipped": "das/seed-0"}
+    content = {"format": 1, "name": "x", "runs": ["das/seed-0"], "exported": "das/seed-0"}
     (experiment / "experiment.json").write_text(json.dumps(content))
-    from export.runs import open_run
+    from zoo.runs import open_run
 
     assert open_run(experiment).name == "tiny"
     assert open_run(experiment).folder == pathlib.Path(experiment / "das/seed-0")
@@ -278,7 +282,7 @@ def test_reranking_with_a_pddm_unit(tmp_path):
     unit([rows[:2], rows[:2]])
     names = [str(row) for row in range(200)]
     gallery = export.Gallery(rows, names, {"label": [f"class {label}" for label in labels]})
-    version = export.build_model(tmp_path / "m", gallery, similarity=unit, shortlist=20)
+    version = export.build_model(tmp_path / "m", gallery, options=export.BuildOptions(pair_scorer=unit, shortlist=20))
     effect = json.loads((version / "manifest.json").read_text())["reranking"]
     assert effect["shortlist"] == 20
     assert effect["with"]["p50_ms"] > 0
@@ -295,8 +299,8 @@ def test_reranking_with_a_pddm_unit(tmp_path):
             np.testing.assert_allclose(scores, wanted[order], atol=1e-4)
             assert set(found) <= set(near)
 
-    for brute_force in (False, True):
-        check(export.load(version, brute_force=brute_force), rows)
+    for exact in (False, True):
+        check(export.load(version, exact=exact), rows)
     # Updating keeps the unit.
     second = export.update_model(tmp_path / "m", remove=["7"])
     check(export.load(second), np.delete(rows, 7, axis=0))

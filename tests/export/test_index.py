@@ -4,25 +4,28 @@ import numpy as np
 import pytest
 from export_helpers import clustered, exact_neighbours
 
-from export import Gallery, IndexSettings
-from export import index as index_builder
+from export import Gallery, IndexSpec
+from export.index import calibration
+from export.index.built_index import build_index
+from export.index.scann import ScannSettings
+from keras_dml.utils.progress import Progress
 
 
 @pytest.mark.parametrize(
     ("size", "dim", "kind"),
     [
-        (0, 128, "brute_force"),
-        (15, 128, "brute_force"),
-        (40_000, 128, "brute_force"),
+        (0, 128, "scann_exact"),
+        (15, 128, "scann_exact"),
+        (40_000, 128, "scann_exact"),
         (45_000, 128, "hashing"),
         (300_000, 128, "hashing"),
         (400_000, 128, "tree"),
-        (5_000_000, 3, "brute_force"),
-        (100, 1_000_000, "brute_force"),
+        (5_000_000, 3, "scann_exact"),
+        (100, 1_000_000, "scann_exact"),
     ],
 )
 def test_kind_follows_the_number_of_floats(size, dim, kind):
-    settings = index_builder.choose(size, dim)
+    settings = IndexSpec().engine().choose(IndexSpec(), size, dim)
     assert settings.kind == kind
     if kind == "tree":
         assert np.sqrt(size) <= settings.leaves <= 3 * np.sqrt(size)
@@ -35,40 +38,39 @@ def rows():
 
 @pytest.mark.parametrize("target", [0.7, 0.9, 0.99])
 def test_tree_is_calibrated_to_the_recall_asked_for(rows, target):
-    settings = index_builder.choose(len(rows), 32, kind="tree", leaves=100)
-    index = index_builder.build(rows, settings, target, calibrate=True)
+    index = build_index(rows, IndexSpec("tree", recall=target, options={"leaves": 100}))
     assert index.calibration.recall >= target
     assert index.calibration.source == "held out of the gallery"
     assert index.calibration.queries == 400
     # Queries nobody has seen, on the final index.
     queries = clustered(4400, 32, clusters=300)[4000:]
     order, _ = exact_neighbours(queries, rows, 10)
-    found = index_builder.search(index.searcher, queries, 10, index.settings, len(rows))
+    found = index.engine.search(index.index, queries, 10, index.settings)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), order.tolist(), strict=True)])
     assert recall >= target - 0.05
 
 
 def test_more_recall_costs_more_leaves(rows):
-    settings = index_builder.choose(len(rows), 32, kind="tree", leaves=100)
     low, high = (
-        index_builder.build(rows, settings, target, calibrate=True).settings.leaves_to_search for target in (0.5, 0.99)
+        build_index(rows, IndexSpec("tree", recall=target, options={"leaves": 100})).settings.leaves_to_search
+        for target in (0.5, 0.99)
     )
     assert low < high <= 100
 
 
 def test_settings_by_hand_stay(rows):
-    settings = IndexSettings("tree", leaves=64, leaves_to_search=3, reorder=50)
-    index = index_builder.build(rows, settings, 0.99)
-    assert index.settings == settings
+    options = {"leaves": 64, "leaves_to_search": 3, "reorder": 50}
+    index = build_index(rows, IndexSpec("tree", recall=0.99, options=options))
+    assert index.settings == ScannSettings("tree", **options)
     assert index.calibration.recall < 0.99
 
 
 def test_queries_of_the_caller_need_no_second_index(rows):
     told = []
+    progress = Progress()
+    progress.message = told.append
     queries = clustered(300, 32, seed=5, clusters=300)
-    index = index_builder.build(
-        rows, index_builder.choose(4000, 32, kind="hashing"), 0.9, queries, calibrate=True, report=told.append
-    )
+    index = build_index(rows, IndexSpec("hashing", recall=0.9), queries, progress)
     assert index.calibration.source == "queries of the caller"
     assert index.calibration.recall >= 0.9
     assert sum("built in" in text for text in told) == 1
@@ -77,48 +79,46 @@ def test_queries_of_the_caller_need_no_second_index(rows):
 def test_recall_counts_ties_as_found_and_repeats_once():
     rows = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
     query = np.array([[1, 0]], np.float32)
-    kth = index_builder.exact_scores(query, rows, 2, "cosine")
+    kth = calibration.exact_scores(query, rows, 2, "cosine")
     np.testing.assert_allclose(kth, [1.0])
-    assert index_builder.recall_of(np.array([[2, 0]]), kth, query, rows, "cosine") == 1.0
-    assert index_builder.recall_of(np.array([[2, 3]]), kth, query, rows, "cosine") == 0.5
-    assert index_builder.recall_of(np.array([[2, 2]]), kth, query, rows, "cosine") == 0.5
-    assert index_builder.recall_of(np.array([[2, -1]]), kth, query, rows, "cosine") == 0.5
+    assert calibration.recall_of(np.array([[2, 0]]), kth, query, rows, "cosine") == 1.0
+    assert calibration.recall_of(np.array([[2, 3]]), kth, query, rows, "cosine") == 0.5
+    assert calibration.recall_of(np.array([[2, 2]]), kth, query, rows, "cosine") == 0.5
+    assert calibration.recall_of(np.array([[2, -1]]), kth, query, rows, "cosine") == 0.5
 
 
 @pytest.mark.parametrize("metric", ["dot_product", "euclidean"])
 def test_exact_scores_in_blocks(metric, monkeypatch):
-    monkeypatch.setattr(index_builder, "BLOCK_SCORES", 900)
+    monkeypatch.setattr(calibration, "BLOCK_SCORES", 900)
     rows = np.random.default_rng(0).normal(size=(700, 5)).astype(np.float32)
     queries = rows[:9] + 0.1
     scores = queries @ rows.T
     if metric == "euclidean":
         scores = -((queries[:, None] - rows[None]) ** 2).sum(-1)
     wanted = np.sort(scores, axis=1)[:, -10]
-    np.testing.assert_allclose(index_builder.exact_scores(queries, rows, 10, metric), wanted, atol=1e-4)
+    np.testing.assert_allclose(calibration.exact_scores(queries, rows, 10, metric), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IndexSettings("forest"), "`kind` must be one of"),
-        (lambda: IndexSettings(metric="hamming"), "`metric` must be one of"),
-        (lambda: IndexSettings("tree"), "needs `leaves` and `leaves_to_search`"),
-        (lambda: IndexSettings("tree", leaves=3, leaves_to_search=4), "at most `leaves`"),
-        (lambda: IndexSettings("hashing", reorder=0), "`reorder` must be positive. Received: reorder=0"),
-        (lambda: index_builder.build(np.zeros((3, 2), np.float32), recall=1.5), r"`recall` must lie in \(0, 1\]"),
+        (lambda: IndexSpec("forest"), "`kind` must be one of"),
+        (lambda: IndexSpec(metric="hamming"), "`metric` must be one of"),
+        (lambda: ScannSettings("tree"), "needs `leaves` and `leaves_to_search`"),
+        (lambda: ScannSettings("tree", leaves=3, leaves_to_search=4), "at most `leaves`"),
+        (lambda: ScannSettings("hashing", reorder=0), "`reorder` must be positive. Received: reorder=0"),
+        (lambda: IndexSpec(recall=1.5), r"`recall` must lie in \(0, 1\]"),
         (
-            lambda: index_builder.build(
-                np.ones((3, 2), np.float32), IndexSettings("tree", leaves=4, leaves_to_search=1)
-            ),
+            lambda: build_index(np.ones((3, 2), np.float32), IndexSpec("tree", options={"leaves": 4})),
             "more leaves than items",
         ),
-        (lambda: index_builder.build(np.ones((19, 8), np.float32), IndexSettings("hashing")), "at least 20 items"),
+        (lambda: build_index(np.ones((19, 8), np.float32), IndexSpec("hashing")), "at least 20 items"),
         (
-            lambda: index_builder.build(np.full((3, 4), 1e20, np.float32), IndexSettings(metric="euclidean")),
+            lambda: build_index(np.full((3, 4), 1e20, np.float32), IndexSpec(metric="euclidean")),
             r"values up to 2.5e\+14.*Received: 1e\+20",
         ),
-        (lambda: index_builder.build(np.ones((3, 4), np.float32), queries=np.ones((2, 5))), r"shape \(queries, 4\)"),
-        (lambda: index_builder.build(np.ones((3, 4), np.float32), queries=np.full((2, 4), np.nan)), "must be finite"),
+        (lambda: build_index(np.ones((3, 4), np.float32), queries=np.ones((2, 5))), r"shape \(queries, 4\)"),
+        (lambda: build_index(np.ones((3, 4), np.float32), queries=np.full((2, 4), np.nan)), "must be finite"),
         (lambda: Gallery(np.full((2, 2), np.nan), ("a", "b")), "row 0 .id 'a'"),
         (lambda: Gallery(np.array([[1, 2], [1e300, 2]]), ("a", "b")), "row 1 .id 'b'"),
         (lambda: Gallery(np.ones((2, 2)), ("a", "a")), "Received twice: 'a'"),

@@ -18,14 +18,17 @@ def folders(tmp_path_factory):
     found = {}
     for name, seed in (("first", 1), ("second", 2)):
         rows = clustered(3000, 24, seed)
-        settings = export.IndexSettings("tree", leaves=40, leaves_to_search=8)
+        index = export.IndexSpec("tree", options={"leaves": 40, "leaves_to_search": 8})
         gallery = export.Gallery(rows, [f"{name} {row}" for row in range(3000)])
-        found[name] = (export.build_model(base / name, gallery, settings=settings), rows)
+        found[name] = (export.build_model(base / name, gallery, index=index), rows)
     rows = clustered(SIZE, DIM)
     gallery = export.Gallery(rows, [str(row) for row in range(SIZE)])
     found["large"] = (
         export.build_model(
-            base / "large", gallery, settings=export.IndexSettings("hashing"), queries=rows[:20], calibrate=False
+            base / "large",
+            gallery,
+            index=export.IndexSpec("hashing", calibrate=False),
+            options=export.BuildOptions(queries=rows[:20]),
         ),
         rows,
     )
@@ -41,7 +44,7 @@ def test_indexes_never_answer_for_each_other(folders):
 
     first, second = export.load(first_path), export.load(second_path)
     again = export.load(first_path)
-    twin = export.load(second_path, brute_force=True)
+    twin = export.load(second_path, exact=True)
     for _ in range(2):
         check(first, first_rows, "first")
         check(second, second_rows, "second")

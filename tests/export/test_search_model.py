@@ -12,7 +12,8 @@ from export_helpers import assert_neighbours, clustered, run_python
 from PIL import Image
 
 import export
-from export.index_settings import largest_value
+from export.index.engine import kinds
+from export.index.spec import largest_value
 from keras_dml.data import ImagePreprocessing
 from keras_dml.data.decoding import decode
 
@@ -38,9 +39,9 @@ def test_gallery_embeddings_are_the_python_sides(model, expected, digits):
     assert list(model.gallery.metadata["label"]) == [digits.class_names[label] for label in digits.labels]
 
 
-@pytest.mark.parametrize("brute_force", [False, True])
-def test_search_equals_exact_search_by_hand(digits_model, expected, digits, brute_force):
-    model = export.load(digits_model, brute_force=brute_force)
+@pytest.mark.parametrize("exact", [False, True])
+def test_search_equals_exact_search_by_hand(digits_model, expected, digits, exact):
+    model = export.load(digits_model, exact=exact)
     images = np.stack([digits.image(row) for row in range(0, 800, 40)])
     result = model.search(images, 7)
     np.testing.assert_allclose(model.embed(images), expected[0:800:40], atol=1e-5)
@@ -132,7 +133,7 @@ def test_manifest_describes_the_version(model, digits_model, digits):
     assert manifest["version"] == 1
     assert manifest["gallery"] == {"size": len(digits), "metadata": {"label": "str"}}
     assert manifest["source"]["name"] == "tiny"
-    assert manifest["index"]["kind"] == "brute_force"
+    assert manifest["index"]["kind"] == "scann_exact"
     assert manifest["recall"]["recall"] == 1.0
     assert manifest["latency"]["p50_ms"] > 0
     assert manifest["libraries"]["tensorflow"] == tf.__version__
@@ -146,7 +147,7 @@ import sys, numpy as np, export
 model = export.load(sys.argv[1])
 with np.load(sys.argv[2]) as file:
     result = model.search(file["images"], 5)
-    twin = export.load(sys.argv[1], brute_force=True).search(file["images"], 5)
+    twin = export.load(sys.argv[1], exact=True).search(file["images"], 5)
 np.savez(sys.argv[3], indices=result.indices, scores=result.scores, twin=twin.scores, ids=result.ids.astype(str))
 """
 
@@ -163,7 +164,7 @@ def test_moved_folder_in_a_fresh_process(digits_model, model, digits, tmp_path):
         np.testing.assert_allclose(found["scores"], here.scores, atol=1e-5)
         np.testing.assert_allclose(found["twin"], here.scores, atol=1e-5)
         assert (found["ids"][:, 0] == here.ids[:, 0]).all()
-    for graph in (moved / "saved_model.pb", moved / "brute_force" / "saved_model.pb"):
+    for graph in (moved / "saved_model.pb", moved / "exact" / "saved_model.pb"):
         assert b"/tmp/" not in graph.read_bytes()
     # The manifest names where the model came from.
     for path in set(moved.rglob("*")) - {moved / "manifest.json"}:
@@ -172,7 +173,8 @@ def test_moved_folder_in_a_fresh_process(digits_model, model, digits, tmp_path):
 
 V1_LOADER = """
 import sys, numpy as np, tensorflow as tf
-scann = sys.argv[1].endswith("brute_force") or __import__("export.scann_ops").scann_ops.register()
+from export.index.scann import register_ops
+scann = sys.argv[1].endswith("exact") or register_ops()
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     signature = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1]).signature_def["search_images"]
     inputs = {name: entry.name for name, entry in signature.inputs.items()}
@@ -187,7 +189,7 @@ np.savez(sys.argv[3], ids=ids.astype(str), scores=scores, default=default, opera
 """
 
 
-@pytest.mark.parametrize("folder", ["", "brute_force"])
+@pytest.mark.parametrize("folder", ["", "exact"])
 def test_sessions_load_it_as_tensorflow_servings_server_does(digits_model, model, digits, tmp_path, folder):
     images = np.stack([digits.image(row) for row in (7, 70)])
     np.save(tmp_path / "in.npy", images)
@@ -215,23 +217,23 @@ try:
     export.load(sys.argv[1])
 except RuntimeError as error:
     print(error)
-print(export.load(sys.argv[1], brute_force=True).search_embeddings(np.ones((1, 24)), 3).ids.shape)
+print(export.load(sys.argv[1], exact=True).search_embeddings(np.ones((1, 24)), 3).ids.shape)
 """
 
 
 def test_without_scann_the_error_names_the_remedy_and_the_twin_works(digits_model):
     output = run_python("-c", WITHOUT_SCANN, digits_model).stdout
     assert "scann, which is not installed" in output
-    assert "brute_force=True" in output
+    assert "exact=True" in output
     assert "(1, 3)" in output
 
 
 def test_scann_that_does_not_fit_tensorflow(monkeypatch):
-    from export import scann_ops
+    from export.index import scann
 
-    monkeypatch.setitem(scann_ops.SUPPORTED, "1.4.2", "2.19")
+    monkeypatch.setitem(scann.SUPPORTED, "1.4.2", "2.19")
     with pytest.raises(RuntimeError, match=r"scann 1.4.2 works with TensorFlow 2.19 alone. Received: TensorFlow 2.20"):
-        scann_ops.register()
+        scann.register_ops()
 
 
 @pytest.mark.parametrize("size", [0, 1, 15])
@@ -240,8 +242,8 @@ def test_tiny_galleries(tmp_path, size):
     gallery = export.Gallery(rows, [f"item {row}" for row in range(size)], {"price": np.arange(size) / 2})
     version = export.build_model(tmp_path / "tiny", gallery)
     queries = clustered(3, 6, seed=1)
-    for brute_force in (False, True):
-        model = export.load(version, brute_force=brute_force)
+    for exact in (False, True):
+        model = export.load(version, exact=exact)
         result = model.search_embeddings(queries, 20)
         assert result.ids.shape == (3, size)
         if size:
@@ -251,7 +253,7 @@ def test_tiny_galleries(tmp_path, size):
             model.embed(np.zeros((4, 4, 3), np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["brute_force", "hashing", "tree"])
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("metric", ["cosine", "dot_product", "euclidean"])
 def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metric):
     rows = clustered(600, 16, clusters=8)
@@ -260,12 +262,12 @@ def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metri
         rows *= np.random.default_rng(2).uniform(0.5, 2, (600, 1)).astype(np.float32)
         rows[100:140] = rows[100]
     tree = {"leaves": 20, "leaves_to_search": 1} if kind == "tree" else {}
-    settings = export.IndexSettings(kind, metric, **tree)
+    index = export.IndexSpec(kind, metric, calibrate=False, options=tree)
     version = export.build_model(
-        tmp_path / "model", export.Gallery(rows, [str(row) for row in range(600)]), settings=settings
+        tmp_path / "model", export.Gallery(rows, [str(row) for row in range(600)]), index=index
     )
     queries = clustered(5, 16, seed=3, clusters=8)
-    exact = export.load(version, brute_force=True).search_embeddings(queries, 600)
+    exact = export.load(version, exact=True).search_embeddings(queries, 600)
     model = export.load(version)
     for k in (1, 10, 90, 599, 600, 5000):
         result = model.search_embeddings(queries, k)
@@ -279,7 +281,7 @@ def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metri
     np.testing.assert_allclose(exact.scores, np.take_along_axis(scores, exact.indices, axis=1), atol=1e-4)
     # Scores of such queries overflow, which ends ScaNN's process for some indexes.
     if metric != "cosine":
-        for limited in (model, export.load(version, brute_force=True)):
+        for limited in (model, export.load(version, exact=True)):
             with pytest.raises(ValueError, match=r"searched: Query embeddings .* beyond which scores overflow$"):
                 limited.search_embeddings(np.full((1, 16), 1e38))
             assert np.isfinite(limited.search_embeddings(np.full((1, 16), largest_value(16)), 600).scores).all()

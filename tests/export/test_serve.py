@@ -241,7 +241,7 @@ MALFORMED = [
     (embeddings(ZEROS, k="3"), 400, "must hold numbers"),
     (embeddings(ZEROS, k=[]), 400, "one number"),
     (embeddings(ZEROS, k=[1, 2]), 400, "one number"),
-    (embeddings(ZEROS * 200, k=1000), 400, "100000 neighbours in all"),
+    (embeddings(ZEROS * 200, k=1000), 400, "100000 neighbors in all"),
     (embeddings(ZEROS, l=1), 400, "Unknown input 'l'"),
     ({"signature_name": "search_images", "inputs": {"images": [[[[256]]]]}}, 400, "integers in [0, 255]"),
     ({"signature_name": "search_images", "inputs": {"images": [[[[0.5]]]]}}, 400, "integers in [0, 255]"),
