@@ -1,10 +1,9 @@
-"""`python -m export.build RUN --gallery DATA`: a trained run and a gallery become a searchable, servable model."""
+"""`keras-dml build RUN --gallery DATA`: a trained run and a gallery become a searchable, servable model."""
 
 import argparse
 import contextlib
 import dataclasses
 import datetime
-import os
 import pathlib
 import tempfile
 import time
@@ -23,11 +22,10 @@ from export.index.engine import EXACT, current_kind, engine_named, engines, kind
 from export.index.spec import AUTO, DEFAULT_RECALL, METRICS, IndexSpec
 from export.reranking import reranking_effect
 from export.sources import HELP, open_source
-from export.terminal import run_command
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-from keras_dml.utils.command import run
-from keras_dml.utils.progress import SILENT, Progress
+from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
+from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:
     import keras
@@ -248,7 +246,7 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--metric", choices=METRICS, help="what near means (default cosine)")
     for name, text in _engine_options().items():
-        group.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+        group.add_argument(f"--{name.replace('_', '-')}", type=positive, metavar="N", help=text)
     group.add_argument(
         "--int8", action="store_true", default=None, help="keep 8-bit vectors: a quarter of the index's memory"
     )
@@ -277,12 +275,12 @@ def index_spec(arguments: argparse.Namespace) -> IndexSpec:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m export.build",
-        description="Embeds a gallery with a trained run and writes a model directory with the next version: a "
+    result = Parser(
+        "build",
+        "Embeds a gallery with a trained run and writes a model directory with the next version: a "
         "SavedModel that finds gallery items for images or embeddings, its exact twin without custom ops, and a "
         "manifest. An interrupted build goes on where it stopped when the same command is given again.",
-        epilog="example: python -m export.build runs/digits --gallery digits --output models/digits",
+        epilog="example: keras-dml build runs/digits --gallery digits --output models/digits",
     )
     result.add_argument("run", metavar="RUN", help="run or experiment folder, as zoo.reproduce writes it")
     result.add_argument("--gallery", required=True, metavar="DATA", help=HELP)
@@ -291,20 +289,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="model directory; its name is the model's name when served (default RUN/export/NAME of the run)",
     )
-    result.add_argument("--data-dir", metavar="DIR", help="folder with benchmark data")
+    add_data_arguments(result)
     result.add_argument(
         "--queries", metavar="FILE", help=".npz with `embeddings` of queries to calibrate the index with"
     )
-    result.add_argument("--k", type=int, default=10, help="neighbors returned where a request names none (default 10)")
-    result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
-    result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
+    result.add_argument(
+        "--k", type=positive, default=10, help="neighbors returned where a request names none (default: 10)"
+    )
+    result.add_argument(
+        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default: 64)"
+    )
+    result.add_argument("--keep", type=positive, metavar="N", help="delete older versions but for the newest N")
     result.add_argument("--no-thumbnails", action="store_true", help="store no pictures for the search page")
     result.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+        "--skip-unreadable", action=OldFlag, dest="bad_images", instead="--bad-images skip", value="skip"
     )
     result.add_argument(
         "--rerank",
-        type=int,
+        type=positive,
         metavar="N",
         help="re-rank the N nearest items with the run's PDDM unit; the manifest says what it costs and gains",
     )
@@ -314,29 +316,25 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    return run_command(lambda progress: _run(arguments, progress))
+    return execute(
+        lambda: print(_run(arguments, TerminalProgress())), "Interrupted; the same command goes on from here."
+    )
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
-    if arguments.batch_size < 1:
-        raise ValueError(f"`--batch-size` must be positive. Received: {arguments.batch_size}")
     from zoo.runs import open_run
 
     run = open_run(arguments.run)
     directory = pathlib.Path(arguments.output or pathlib.Path(arguments.run) / "export" / run.name)
-    data = open_source(arguments.gallery, arguments.data_dir, arguments.skip_unreadable)
+    data = open_source(arguments.gallery, arguments.data_dir, arguments.subset, arguments.bad_images)
     progress.message(f"{len(data):,} items in {arguments.gallery}")
     queries = None
     if arguments.queries:
         queries = read_npz(pathlib.Path(arguments.queries), ("embeddings",))["embeddings"]
     image_encoder = run.image_encoder()
-    if arguments.rerank is not None:
-        if arguments.rerank < 1:
-            raise ValueError(f"`--rerank` must be positive. Received: {arguments.rerank}")
-        if image_encoder.pair_scorer is None:
-            raise ValueError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no pair_scorer.keras")
+    if arguments.rerank is not None and image_encoder.pair_scorer is None:
+        raise WrongCallError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no pair_scorer.keras")
     cache = None
     if not isinstance(data, Gallery):
         cache = directory / f".embedding-{cache_key(run.files.encoder, image_encoder.preprocessing, data)}"

@@ -17,20 +17,23 @@ HELP = (
 )
 
 
-def open_source(data: str, data_dir: str | None = None, skip_unreadable: bool = False) -> "Gallery | Split":
+def open_source(
+    data: str, data_dir: str | pathlib.Path | None = None, subset: bool = False, bad_images: str = "fail"
+) -> "Gallery | Split":
     """Opens a gallery by its name on the command line.
 
     Args:
         data: See `HELP`.
         data_dir: Folder with benchmark data.
-        skip_unreadable: True leaves out files of a folder that are not images, instead of raising.
+        subset: Whether a benchmark may have other numbers of images and classes than the published protocol.
+        bad_images: "fail", or "skip" to leave out images that cannot be read.
 
     Raises:
         ValueError: The name means nothing, or files in the folder are not images.
     """
     path = pathlib.Path(data)
     if path.is_dir():
-        return open_folder(path, skip_unreadable)
+        return open_folder(path, bad_images == "skip")
     if path.suffix == ".npz":
         if not path.is_file():
             raise ValueError(f"There is no file {data}")
@@ -47,7 +50,7 @@ def open_source(data: str, data_dir: str | None = None, skip_unreadable: bool = 
         )
     if side not in ("", "train", "test", "gallery"):
         raise ValueError(f"A benchmark's side must be train, test or gallery. Received: {data!r}")
-    benchmark = load(name, data_dir)
+    benchmark = load(name, data_dir, subset, bad_images)
     split = getattr(benchmark, side) if side else (benchmark.gallery or benchmark.test)
     if split is None:
         raise ValueError(f"Benchmark {name!r} has no separate gallery: its queries search each other. Use {name}:test")
@@ -71,7 +74,7 @@ def open_folder(folder: pathlib.Path, skip_unreadable: bool = False) -> "Split":
         listed = "".join(f"\n  {path.relative_to(folder)}: {why}" for path, why in list(unreadable.items())[:5])
         more = f"\n  and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         raise ValueError(
-            f"{len(unreadable)} files in {folder} are not images:{listed}{more}\n(--skip-unreadable leaves them out)"
+            f"{len(unreadable)} files in {folder} are not images:{listed}{more}\n(--bad-images skip leaves them out)"
         )
     paths = [path for path in paths if path not in unreadable]
     names = [path.relative_to(folder).as_posix() for path in paths]

@@ -1,7 +1,6 @@
-"""`python -m export.update MODEL_DIR --add DATA --remove ID`: a new version with items added and removed."""
+"""`keras-dml update MODEL_DIR --add DATA --remove ID`: a new version with items added and removed."""
 
 import argparse
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,10 @@ from export.encoder_files import open_encoder, open_pair_scorer
 from export.gallery import Gallery
 from export.index.spec import IndexSpec
 from export.sources import HELP, open_source
-from export.terminal import run_command
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-from keras_dml.utils.command import run
-from keras_dml.utils.progress import SILENT, Progress
+from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
+from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:
     from keras_dml.data import Split
@@ -162,34 +160,37 @@ def _check_fit(gallery: Gallery, part: Gallery) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m export.update",
-        description="Writes the next version of a model with items removed and added. Only new images are embedded. A "
+    result = Parser(
+        "update",
+        "Writes the next version of a model with items removed and added. Only new images are embedded. A "
         "running server picks the version up by itself.",
-        epilog="example: python -m export.update models/shop --add new-photos/ --remove shoe-17.jpg --keep 3",
+        epilog="example: keras-dml update models/shop --add new-photos/ --remove shoe-17.jpg --keep 3",
     )
     result.add_argument("model", metavar="MODEL_DIR", help="model directory that export.build wrote")
     result.add_argument("--add", action="append", default=[], metavar="DATA", help=f"{HELP}; can be given repeatedly")
     result.add_argument("--remove", nargs="+", default=[], metavar="ID", help="ids to remove")
     result.add_argument("--remove-file", metavar="FILE", help="text file with ids to remove, one a line")
     result.add_argument("--replace", action="store_true", help="re-embed added items whose id is already there")
-    result.add_argument("--keep", type=int, metavar="N", help="delete older versions but for the newest N")
+    result.add_argument("--keep", type=positive, metavar="N", help="delete older versions but for the newest N")
     result.add_argument(
         "--recall", type=float, metavar="R", help="recall at 10 to reach (default as in the last build)"
     )
-    result.add_argument("--data-dir", metavar="DIR", help="folder with benchmark data")
-    result.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per forward pass (default 64)")
+    add_data_arguments(result)
     result.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out files of a folder that are not images"
+        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default: 64)"
+    )
+    result.add_argument(
+        "--skip-unreadable", action=OldFlag, dest="bad_images", instead="--bad-images skip", value="skip"
     )
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
-    return run_command(lambda progress: _run(arguments, progress))
+    return execute(
+        lambda: print(_run(arguments, TerminalProgress())), "Interrupted; the same command goes on from here."
+    )
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
@@ -198,10 +199,10 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
         remove += [line for line in lines if line]
     if not arguments.add and not remove:
-        raise ValueError("Nothing to do: give --add or --remove")
+        raise WrongCallError("Nothing to do: give --add or --remove")
     return update_model(
         arguments.model,
-        [open_source(data, arguments.data_dir, arguments.skip_unreadable) for data in arguments.add],
+        [open_source(data, arguments.data_dir, arguments.subset, arguments.bad_images) for data in arguments.add],
         remove,
         replace=arguments.replace,
         keep=arguments.keep,

@@ -1,16 +1,17 @@
-"""`python -m export.serve MODEL_DIR`: serves an exported model over HTTP and gRPC."""
+"""`keras-dml serve MODEL_DIR`: serves an exported model over HTTP and gRPC."""
 
 import argparse
 import asyncio
 import dataclasses
 import os
 import pathlib
-import sys
+from typing import Any
 
 from export import versions
 from export.serve.listener import listen
 from export.serve.logs import configure
 from export.serve.server_config import ServerConfig
+from keras_dml.utils.command import Parser, execute, run
 
 TOKEN_VARIABLE = "EXPORT_SERVE_TOKEN"
 
@@ -18,9 +19,9 @@ TOKEN_VARIABLE = "EXPORT_SERVE_TOKEN"
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
-    result = argparse.ArgumentParser(
-        prog="python -m export.serve",
-        description="Serves an exported model with TensorFlow Serving's REST and gRPC interfaces, a search page at /, "
+    result = Parser(
+        "serve",
+        "Serves an exported model with TensorFlow Serving's REST and gRPC interfaces, a search page at /, "
         "Prometheus metrics at /metrics, /healthz and /readyz. Newer versions in MODEL_DIR are picked up without "
         "dropping a request.",
         epilog=f"A bearer token is taken from --token-file or the environment variable {TOKEN_VARIABLE}; it never "
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
             flag, type=kind, default=defaults[name], metavar=metavar, help=f"{text} (default %(default)s)"
         )
 
-    result.add_argument("model_dir", type=pathlib.Path, metavar="MODEL_DIR", help="what export.build wrote")
+    result.add_argument("model_dir", type=pathlib.Path, metavar="MODEL_DIR", help="what keras-dml build wrote")
     result.add_argument("--name", help="the model's name in URLs (default: that of its directory when built)")
     add("--host", str, "ADDRESS", "address to listen on; 0.0.0.0 for every interface")
     add("--rest-port", int, "PORT", "port of HTTP; 0 takes a free one")
@@ -70,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.pop("no_grpc"):
         arguments["grpc_port"] = None
     arguments["page"] = not arguments.pop("no_page")
-    # Before TensorFlow is imported: its own lines would break up the JSON logs.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return execute(lambda: _run(arguments, token_file))
+
+
+def _run(arguments: dict[str, Any], token_file: pathlib.Path | None) -> None:
     try:
         token = os.environ.get(TOKEN_VARIABLE)
         if token_file is not None:
@@ -84,13 +87,8 @@ def main(argv: list[str] | None = None) -> int:
 
             asyncio.run(serve(config, listener))
     except ModuleNotFoundError as error:
-        print(f"error: {error}. The server needs its extra: pip install 'keras-dml[serve]'", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        raise ImportError(f"{error}. The server needs its extra: pip install 'keras-dml[serve]'") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

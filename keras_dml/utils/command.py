@@ -61,6 +61,26 @@ def positive(text: str) -> int:
     return value
 
 
+class OldFlag(argparse.Action):
+    """A flag without a value that is now `--option value`; hidden from the help.
+
+    Args:
+        instead: What to give instead, as in "--bad-images skip".
+        value: What the option's destination is set to.
+        **kwargs: Of `argparse.Action`.
+    """
+
+    def __init__(self, instead: str, value: Any, **kwargs: Any) -> None:
+        kwargs.update(nargs=0, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+        super().__init__(**kwargs)
+        self.instead = instead
+        self.value = value
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        print(f"warning: {option_string} is now {self.instead}", file=sys.stderr)
+        setattr(namespace, self.dest, self.value)
+
+
 @contextlib.contextmanager
 def wrong_call() -> Iterator[None]:
     """A context in which what is not there or does not fit is the fault of the command line."""

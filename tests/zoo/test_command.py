@@ -10,8 +10,8 @@ import pytest
 # As `python -m MODULE ...` is run, building nothing.
 BUILD = """
 import runpy, sys
-import export.terminal
-export.terminal.run_command = lambda command: print("model/1") or 0
+from keras_dml.utils import command
+command.execute = lambda work, interrupted="": print("model/1") or 0
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
