@@ -273,6 +273,9 @@ def index_spec(arguments: argparse.Namespace) -> IndexSpec:
     )
 
 
+AFTER_INTERRUPT = "Interrupted; the same command goes on from here."
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = Parser(
@@ -294,10 +297,10 @@ def parser() -> argparse.ArgumentParser:
         "--queries", metavar="FILE", help=".npz with `embeddings` of queries to calibrate the index with"
     )
     result.add_argument(
-        "--k", type=positive, default=10, help="neighbors returned where a request names none (default: 10)"
+        "--k", type=positive, default=10, help="neighbors returned where a request names none (default 10)"
     )
     result.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default: 64)"
+        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default 64)"
     )
     result.add_argument("--keep", type=positive, metavar="N", help="delete older versions but for the newest N")
     result.add_argument("--no-thumbnails", action="store_true", help="store no pictures for the search page")
@@ -317,9 +320,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     arguments = parser().parse_args(argv)
-    return execute(
-        lambda: print(_run(arguments, TerminalProgress())), "Interrupted; the same command goes on from here."
-    )
+    return execute(lambda: print(_run(arguments, TerminalProgress())), AFTER_INTERRUPT)
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:

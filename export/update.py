@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export import manifest, versions
-from export.build import build_model, gallery_of
+from export.build import AFTER_INTERRUPT, build_model, gallery_of
 from export.build_options import BuildOptions
 from export.deprecated import old_progress_arguments
 from export.embedding import cache_key, embed_split, remove_cache
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(result)
     result.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default: 64)"
+        "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default 64)"
     )
     result.add_argument(
         "--skip-unreadable", action=OldFlag, dest="bad_images", instead="--bad-images skip", value="skip"
@@ -188,9 +188,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     arguments = parser().parse_args(argv)
-    return execute(
-        lambda: print(_run(arguments, TerminalProgress())), "Interrupted; the same command goes on from here."
-    )
+    return execute(lambda: print(_run(arguments, TerminalProgress())), AFTER_INTERRUPT)
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:

@@ -95,7 +95,7 @@ def test_folder_then_updates(run_folder, folder, tmp_path, capsys):
     assert "first 'nobody'" in capsys.readouterr().err
     assert update.main([str(directory), "--remove", "cat/a.png", "--recall", "0"]) == 1
     assert "`recall` must lie in" in capsys.readouterr().err
-    assert update.main([str(directory)]) == 1
+    assert update.main([str(directory)]) == 2
     assert "Nothing to do" in capsys.readouterr().err
     assert versions.versions(directory) == [2, 3]
 
