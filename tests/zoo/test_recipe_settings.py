@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from zoo import recipes, reproduce
+from zoo import recipes, reproduce, training
 from zoo.recipe import DAS, evaluated_epochs, override
 
 
