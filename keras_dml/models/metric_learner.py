@@ -493,7 +493,7 @@ class _StepTotals(keras.metrics.Metric):
         pass
 
     def begin(self) -> None:
-        self.totals.assign(ops.zeros_like(self.totals))
+        self.totals.assign(ops.zeros(self.totals.shape))
 
 
 class _EpochEnd(keras.callbacks.Callback):
