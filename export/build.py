@@ -29,11 +29,11 @@ from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:
     import keras
-    from zoo.runs import SavedRun
 
     from export.graph.searcher import Searcher
     from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing, Split
+    from zoo.runs import SavedRun
 
 
 @old_build_arguments

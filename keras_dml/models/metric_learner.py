@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
+from keras_dml.backend import replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
 from keras_dml.models.epoch_hook import EpochHook
@@ -254,17 +255,50 @@ class MetricLearner(keras.Model):
         Raises:
             ValueError: Sample weights, missing labels, or labels that are not class numbers.
         """
-        labels = _class_numbers(y, sample_weight)
+        labels, embeddings = replicas.gather(_class_numbers(y, sample_weight)), replicas.gather(y_pred)
         # While a step is traced: what it logs is known then, and the same for every step.
         self._epoch.training = training
         if training:
-            value, logs, pairs = self._training_loss(labels, y_pred)
+            value, logs, pairs = self._training_loss(labels, embeddings)
             self._epoch.update(logs, pairs, self._some_pixel_above_one(x))
         else:
-            value = self._loss_of(labels, y_pred, training=False).loss
+            value = self._loss_of(labels, embeddings, training=False).loss
         for added in self.losses:
-            value = value + ops.sum(ops.cast(added, value.dtype))
+            value = value + replicas.once(ops.sum(ops.cast(added, value.dtype)))
         return value
+
+    # TensorFlow's step, which Keras would have log a loss times the number of replicas. JAX's is Keras's own.
+    def train_step(self, *args: Any) -> Any:
+        """One update on a batch; a thin step over `compute_loss`.
+
+        Args:
+            *args: On TensorFlow `(images, labels)`; on JAX what Keras gives: the state, and the same.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return super().train_step(*args)
+        import tensorflow as tf
+
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
+        with tf.GradientTape() as tape:
+            embeddings = self(images, training=True)
+            loss = self._compute_loss(images, labels, embeddings, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._logs(loss, images, labels, embeddings)
+
+    def test_step(self, *args: Any) -> Any:
+        """The loss of a batch, without augmentation; arguments as for `train_step`."""
+        if keras.backend.backend() != "tensorflow":
+            return super().test_step(*args)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
+        embeddings = self(images, training=False)
+        loss = self._compute_loss(images, labels, embeddings, sample_weight, training=False)
+        return self._logs(loss, images, labels, embeddings)
+
+    def _logs(self, loss: Tensor, images: Tensor, labels: Tensor, embeddings: Tensor) -> Logs:
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(embeddings)[0])
+        return self.compute_metrics(images, labels, embeddings)
 
     def _training_loss(self, labels: Tensor, embeddings: Tensor) -> tuple[Tensor, Logs, losses.PairStatus | None]:
         """The loss, what to log beside it, and what pairs there were."""

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_dml.backend import replicas
 from keras_dml.typing import Tensor
 
 
@@ -65,13 +66,17 @@ class SplitOptimizer(keras.optimizers.MultiOptimizer):
             trainable_variables = self._trainable_variables
         if not self.built:
             self.build(trainable_variables)
-        pairs = list(zip(grads, trainable_variables, strict=True))
-        encoder = [(gradient, variable) for gradient, variable in pairs if not self._in_head(variable)]
-        head = [(gradient, variable) for gradient, variable in pairs if self._in_head(variable)]
+        in_head = [self._in_head(variable) for variable in trainable_variables]
+        pairs = list(zip(replicas.reduce_gradients(grads, in_head), trainable_variables, strict=True))
+        encoder = [pair for pair, head in zip(pairs, in_head, strict=True) if not head]
+        head = [pair for pair, head in zip(pairs, in_head, strict=True) if head]
+        # Keras sums over replicas what it is given on each of them.
+        shares = replicas.count()
         for optimizer, part in zip(self._inner_optimizers, (self._regularized(encoder), head), strict=True):
             # An optimizer refuses to be given nothing but None.
             if any(gradient is not None for gradient, _ in part):
-                optimizer.apply(*map(list, zip(*part, strict=True)))
+                gradients = [gradient if gradient is None or shares == 1 else gradient / shares for gradient, _ in part]
+                optimizer.apply(gradients, [variable for _, variable in part])
 
     def _regularized(self, pairs: list[tuple[Tensor | None, keras.Variable]]) -> list[tuple[Tensor | None, Any]]:
         present = [gradient for gradient, _ in pairs if gradient is not None]

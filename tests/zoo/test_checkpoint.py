@@ -11,15 +11,15 @@ import warnings
 
 import numpy as np
 import pytest
-from zoo.runs import RunFolder, checkpoint, provenance
-from zoo.runs.checkpoint import KEPT
-from zoo.runs.lock import locked
 
 from keras_dml.data import load
 from keras_dml.evaluation import class_folds
 from zoo import recipes, reproduce, training
 from zoo.experiment import Experiment
 from zoo.recipe import DAS
+from zoo.runs import RunFolder, checkpoint, provenance
+from zoo.runs.checkpoint import KEPT
+from zoo.runs.lock import locked
 
 EPOCHS = 4
 ROOT = pathlib.Path(__file__).parents[2]

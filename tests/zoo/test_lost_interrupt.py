@@ -8,11 +8,11 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from zoo.runs import checkpoint
 
 from keras_dml.data import load
 from zoo import recipes, training
 from zoo.interruption import Interruption
+from zoo.runs import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from zoo.runs import open_run
 
 import keras_dml as dml
 import zoo
 from zoo import pretrained
+from zoo.runs import open_run
 
 FRESH_PROCESS = """
 import sys

@@ -11,8 +11,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from zoo.runs import RunFolder, provenance
-from zoo.runs.checkpoint import Checkpoints, State
 
 from keras_dml.data import load
 from keras_dml.evaluation import clustering, evaluate_retrieval
@@ -21,6 +19,8 @@ from zoo.experiment import Experiment
 from zoo.overrides import override
 from zoo.recipe import DAS, Recipe
 from zoo.record import changed_settings, protocol_table
+from zoo.runs import RunFolder, provenance
+from zoo.runs.checkpoint import Checkpoints, State
 from zoo.tables import metrics_table
 
 SMALL = ["--epochs", "2", "--seed", "3", "--set", "lr_milestones=()", "--set", "backbone_options.widths=(4, 8)"]
