@@ -18,6 +18,7 @@ from export.index.spec import IndexSpec
 from export.sources import HELP, open_source
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
+from keras_dml.image_encoder import ENCODER_FILE
 from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
@@ -95,7 +96,7 @@ def update_model(
             if image_encoder is None:
                 raise ValueError("This model was built without an encoder: add embeddings (.npz), not images")
             split = data.subset(chosen)
-            key = cache_key(base / "encoder.keras", image_encoder.preprocessing, split)
+            key = cache_key(base / ENCODER_FILE, image_encoder.preprocessing, split)
             cache = directory / f".embedding-{key}"
             caches.append(cache)
             part = gallery_of(split, embed_split(image_encoder, split, cache, batch_size, progress))

@@ -60,6 +60,8 @@ def changes(name):
         "learning_rate": 1e-3,
         "lr_milestones": (),
         "select_epoch": name in SELECTING,
+        # Of two classes and one batch an epoch, with replacement, every other epoch would have one class.
+        "replacement": name not in SELECTING,
         "ks": KS,
     }
 
