@@ -32,11 +32,13 @@ class Curve:
         name: What the legend calls it.
         epochs: `(e,)` epochs, ascending.
         values: `(seeds, e)` values; NaN leaves a gap.
+        series: Number of its color and dashes, from 0, so that an arm looks the same in every chart.
     """
 
     name: str
     epochs: Sequence[int]
     values: np.ndarray
+    series: int
 
     @property
     def mean(self) -> np.ndarray:
@@ -58,7 +60,8 @@ def draw_curves(axes: Any, curves: Sequence[Curve], references: Mapping[str, flo
         references: Values to compare with, drawn across as dotted lines.
     """
     references = references or {}
-    for number, curve in enumerate(curves):
+    for curve in curves:
+        number = curve.series
         look = {"color": series_color(number), "linestyle": DASHES[number // len(SERIES) % len(DASHES)]}
         mean, epochs = curve.mean, np.asarray(curve.epochs)
         known = np.isfinite(mean)
@@ -76,6 +79,8 @@ def draw_curves(axes: Any, curves: Sequence[Curve], references: Mapping[str, flo
             axes.plot(epochs[alone], mean[alone], "o", ms=6, color=look["color"], gid=f"dot-{number}", clip_on=False)
     for number, (name, value) in enumerate(references.items()):
         axes.axhline(value, color=INK, linestyle=":", linewidth=1, gid=f"reference-{number}", label=name)
+        # At the line itself: dotted lines differ in nothing else.
+        axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", size="small")
     spanned = [epoch for curve in curves for epoch in curve.epochs]
     ticks = epoch_ticks(min(spanned), max(spanned))
     axes.set_xticks(ticks)
@@ -107,6 +112,9 @@ def draw_histogram(axes: Any, groups: Mapping[str, np.ndarray], bins: int = 40) 
         axes.stairs(
             shares, edges, fill=True, color=series_color(number), alpha=0.25, gid=f"area-{number}", label=name
         ).set_clip_on(False)
+    ticks, step = _round_numbers(low, high)
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(ticks, [_tick(tick, step) for tick in ticks])
     axes.set_xlim(low, high)
     _scale_values(axes, 0.0, top or 1.0)
     _plain(axes)
@@ -152,8 +160,11 @@ def learning_curves(
         figure.subplots(1, 2), (("recall@1", "Recall@1"), ("map@r", "MAP@R")), strict=True
     ):
         curves = [
-            from_untrained(arm, epochs[arm], [run[f"val_{metric}"] for run in runs], untrained[metric])
-            for arm, runs in histories.items()
+            from_untrained(
+                Curve(arm, epochs[arm], np.array([run[f"val_{metric}"] for run in runs], dtype=float), number),
+                untrained[metric],
+            )
+            for number, (arm, runs) in enumerate(histories.items())
         ]
         draw_curves(axes, curves, {"untrained": untrained[metric]})
         axes.set(ylabel=f"{label}, unseen classes")
@@ -161,19 +172,17 @@ def learning_curves(
     figure.savefig(path)
 
 
-def from_untrained(name: str, epochs: Sequence[int], values: Sequence[Sequence[float]], start: float | None) -> Curve:
-    """An arm's curve, from the untrained network at epoch 0 where its value is known.
+def from_untrained(curve: Curve, start: float) -> Curve:
+    """A curve that begins with the untrained network, at epoch 0.
 
     Args:
-        name: The arm.
-        epochs: When it was evaluated.
-        values: One row for each seed; None or NaN leaves a gap.
-        start: Value of the untrained network, or None.
+        curve: After epochs of training.
+        start: Value of the untrained network; a curve is left as it is where this is NaN.
     """
-    rows = np.array(values, dtype=float)
-    if start is None:
-        return Curve(name, tuple(epochs), rows)
-    return Curve(name, (0, *epochs), np.hstack([np.full((len(rows), 1), start), rows]))
+    if math.isnan(start):
+        return curve
+    values = np.hstack([np.full((len(curve.values), 1), start), curve.values])
+    return dataclasses.replace(curve, epochs=(0, *curve.epochs), values=values)
 
 
 def neighbor_grid(path: pathlib.Path, split: Split, queries: Sequence[int], neighbors: np.ndarray, title: str) -> None:
@@ -208,15 +217,20 @@ def neighbor_grid(path: pathlib.Path, split: Split, queries: Sequence[int], neig
 
 def _scale_values(axes: Any, low: float, high: float) -> None:
     """Ticks at round numbers, the outer two at or beyond the values, so that none is left without a tick."""
-    from matplotlib.ticker import MaxNLocator
-
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    step = ticks[1] - ticks[0]
+    ticks, step = _round_numbers(low, high)
     ticks = [tick for tick in ticks if low - step < tick < high + step]
     axes.set_yticks(ticks, [_tick(tick, step) for tick in ticks])
     axes.set_ylim(ticks[0], ticks[-1])
+
+
+def _round_numbers(low: float, high: float) -> tuple[list[float], float]:
+    """Some five round numbers around two, and the step between them."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return list(numbers), float(numbers[1] - numbers[0])
 
 
 def _tick(value: float, step: float) -> str:

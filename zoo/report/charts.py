@@ -74,8 +74,8 @@ def line_chart(series: Mapping[str, Mapping[int, float | None]], title: str) -> 
         title: What the chart shows; no other chart of the page has the same.
     """
     curves = [
-        Curve(name, tuple(line), np.array([list(line.values())], dtype=float).reshape(1, -1))
-        for name, line in series.items()
+        Curve(name, tuple(line), np.array([list(line.values())], dtype=float).reshape(1, -1), index)
+        for index, (name, line) in enumerate(series.items())
     ]
     return curve_chart(curves, title)
 
@@ -99,12 +99,12 @@ def curve_chart(curves: Sequence[Curve], title: str, references: Mapping[str, fl
     references = {name: value for name, value in (references or {}).items() if math.isfinite(value)}
     figure, axes = _figure()
     draw_curves(axes, curves, references)
-    names = {f"line-{index}": curve.name for index, curve in enumerate(curves)}
+    names = {f"line-{curve.series}": curve.name for curve in curves}
     names |= {f"reference-{index}": name for index, name in enumerate(references)}
     description = " ".join(
         [_described(curve) for curve in curves] + [f"{name}: {number(value)}." for name, value in references.items()]
     )
-    legend = [LegendEntry(curve.name, _style(index), _last(curve)) for index, curve in enumerate(curves)]
+    legend = [LegendEntry(curve.name, _style(curve.series), _last(curve)) for curve in curves]
     legend += [LegendEntry(name, "reference", number(value)) for name, value in references.items()]
     return Chart(title, _svg(figure, title, description, names), tuple(legend))
 

@@ -55,11 +55,12 @@ def write_report(
     for path in (target, *pages.values()):
         check_output(path)
     neighbors = SideBySide(seed)
-    for done, (arm, run) in enumerate(experiment.first_runs.items(), 1):
+    for done, (arm, run) in enumerate(experiment.first_runs.items()):
+        progress.advance("pages of runs", done, len(pages), arm)
         evaluated = evaluate_run(run, data_dir, seed)
         neighbors.add(arm, evaluated)
         _write(run_page(evaluated, projection), pages[run.folder])
-        progress.advance("pages of runs", done, len(pages))
+    progress.advance("pages of runs", len(pages), len(pages))
     return _write(experiment_page(experiment, neighbors, pages, target), target)
 
 

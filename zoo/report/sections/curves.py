@@ -46,8 +46,8 @@ def curves_section(experiment: SavedExperiment) -> CurvesSection | None:
             rival: float(np.mean(values[metric])) for rival, values in experiment.rivals.items() if values.get(metric)
         }
         curves = [
-            _curve(arm, [history[name] for history in runs], start)
-            for arm, runs in histories.items()
+            from_untrained(_curve(arm, [history[name] for history in runs], number), start)
+            for number, (arm, runs) in enumerate(histories.items())
             if all(name in history for history in runs)
         ]
         heading = f"{title(metric)}, unseen classes" if name.startswith("val_") else title(metric)
@@ -61,8 +61,7 @@ def curves_section(experiment: SavedExperiment) -> CurvesSection | None:
     )
 
 
-def _curve(arm: str, lines: Sequence[dict[int, float]], start: float) -> Curve:
-    """An arm's curve over the epochs that all its seeds have."""
+def _curve(arm: str, lines: Sequence[dict[int, float]], number: int) -> Curve:
+    """The curve of arm `number` over the epochs that all its seeds have."""
     epochs = [epoch for epoch in lines[0] if all(epoch in line for line in lines)]
-    values = [[line[epoch] for epoch in epochs] for line in lines]
-    return from_untrained(arm, epochs, values, None if np.isnan(start) else start)
+    return Curve(arm, epochs, np.array([[line[epoch] for epoch in epochs] for line in lines], dtype=float), number)
