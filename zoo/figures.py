@@ -70,7 +70,9 @@ def draw_curves(axes: Any, curves: Sequence[Curve], references: Mapping[str, flo
             around = np.concatenate([epochs[known], epochs[known][::-1]]), np.concatenate([low, high[::-1]])
             axes.fill(*around, color=look["color"], alpha=0.15, linewidth=0, gid=f"band-{number}", clip_on=False)
             for seed, values in enumerate(curve.values):
-                axes.plot(epochs, values, alpha=0.4, linewidth=0.8, gid=f"seed-{number}-{seed}", clip_on=False, **look)
+                # Below all means.
+                thin = {**look, "alpha": 0.4, "linewidth": 0.8, "zorder": 1.5, "clip_on": False}
+                axes.plot(epochs, values, gid=f"seed-{number}-{seed}", **thin)
         axes.plot(epochs, mean, linewidth=2, gid=f"line-{number}", label=curve.name, clip_on=False, **look)
         # A line has no length at a value without neighbors.
         beside = np.pad(known, 1)
