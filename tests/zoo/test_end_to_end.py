@@ -57,11 +57,11 @@ def changes(name):
         "input_size": 16,
         "resize": 20,
         "classes_per_batch": 2,
+        # Of two classes, with one or two batches an epoch, chance would draw an epoch without negatives.
+        "replacement": False,
         "learning_rate": 1e-3,
         "lr_milestones": (),
         "select_epoch": name in SELECTING,
-        # Of two classes and one batch an epoch, with replacement, every other epoch would have one class.
-        "replacement": name not in SELECTING,
         "ks": KS,
     }
 
