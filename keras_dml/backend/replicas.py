@@ -26,16 +26,45 @@ def count() -> int:
     return 1 if tf is None else int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
+def check_strategy() -> None:
+    """Raises where several devices would train something else than one.
+
+    Raises:
+        ValueError: For a strategy of several hosts, and for `keras.distribution` on a backend that ignores it.
+    """
+    several = "Use the JAX backend there: keras.distribution.initialize(...) on every host, then "
+    parallel = "keras.distribution.set_distribution(keras.distribution.DataParallel())"
+    if keras.backend.backend() != "jax" and keras.distribution.distribution() is not None:
+        raise ValueError(
+            f"keras.distribution has no effect on the {keras.backend.backend()} backend: every process would train "
+            "alone. Set KERAS_BACKEND=jax, or on one host build and fit the model in the scope of a "
+            "tf.distribute.MirroredStrategy"
+        )
+    if tf is None or not tf.distribute.has_strategy():
+        return
+    strategy = tf.distribute.get_strategy()
+    known = tf.distribute.MirroredStrategy | tf.distribute.OneDeviceStrategy
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or not isinstance(strategy, known):
+        raise ValueError(
+            f"{type(strategy).__name__} does not train correctly with Keras {keras.__version__} (keras issue 20585). "
+            f"One host: tf.distribute.MirroredStrategy. Several hosts: {several}{parallel}"
+        )
+
+
 def gather(rows: Tensor) -> Tensor:
     """`(n, ...)` of this replica as `(count * n, ...)` of all, in their order; the gradient reaches the own rows alone.
 
-    Every replica must have as many rows.
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if replicas have different numbers of rows.
     """
     if count() == 1:
         return rows
     context = tf.distribute.get_replica_context()
-    everyone = context.all_gather(tf.stop_gradient(rows), axis=0)
     n = tf.shape(rows)[0]
+    sizes = context.all_gather(n[None], axis=0)
+    message = f"A batch must divide by the {count()} replicas. Give a batch size that does, and drop the remainder"
+    with tf.control_dependencies([tf.debugging.assert_equal(sizes, n, message=message)]):
+        everyone = context.all_gather(tf.stop_gradient(rows), axis=0)
     start = context.replica_id_in_sync_group * n
     union = tf.concat([everyone[:start], rows, everyone[start + n :]], axis=0)
     return tf.ensure_shape(union, (None if rows.shape[0] is None else count() * rows.shape[0], *rows.shape[1:]))

@@ -75,5 +75,5 @@ def concrete(tensor: Tensor) -> np.ndarray | None:
         return None
     try:
         return np.asarray(ops.convert_to_numpy(tensor))
-    except TypeError:  # a JAX tracer
+    except (TypeError, RuntimeError):  # a JAX tracer, or an array of which other hosts hold a part
         return None

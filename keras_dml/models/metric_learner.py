@@ -2,7 +2,7 @@
 
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from keras_dml.backbones.pixel_values import expects_bytes
 from keras_dml.backend import replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
+from keras_dml.models import gradient_cache
 from keras_dml.models.epoch_hook import EpochHook
 from keras_dml.models.split_optimizer import SplitOptimizer
 from keras_dml.typing import Shape, Tensor
@@ -43,6 +44,11 @@ class MetricLearner(keras.Model):
         clip_norm: Global norm that the encoder's gradient is clipped to, before the decay is added.
         frozen_batch_norm: Runs the encoder in inference mode while training, so that batch normalisation uses its
             moving statistics; its scale and shift still train. Dropout inside the encoder is off as well.
+        chunk_size: Images that are embedded at a time in a training step, for batches whose activations do not fit into
+            memory: the loss still sees all embeddings, and its gradient is the same. Costs a second forward pass. Needs
+            an encoder that embeds an image alike whatever it is in a batch with: `frozen_batch_norm`, or neither batch
+            normalization nor dropout. (Gao et al., "Scaling deep contrastive learning batch size under memory limited
+            setup", 2021.)
         auxiliary_weight: With a number w, the loss is `L(real) + w L(real + produced)`, each with a miner call of
             its own, instead of `L(real + produced)`.
 
@@ -69,8 +75,10 @@ class MetricLearner(keras.Model):
         clip_norm: float | None = None,
         frozen_batch_norm: bool = False,
         auxiliary_weight: float | None = None,
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        replicas.check_strategy()
         if "similarity" in kwargs:
             warn_renamed("`similarity` of MetricLearner", "`pair_scorer`")
             pair_scorer = kwargs.pop("similarity")
@@ -88,6 +96,8 @@ class MetricLearner(keras.Model):
                 "`auxiliary_weight` weighs the loss on produced embeddings, and there is no `augmentation` to produce "
                 f"any. Received: auxiliary_weight={auxiliary_weight}"
             )
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be positive, or None. Received: chunk_size={chunk_size}")
         super().__init__(**kwargs)
         self.encoder = encoder
         self.augmentation = augmentation
@@ -96,6 +106,7 @@ class MetricLearner(keras.Model):
         self.clip_norm = clip_norm
         self.frozen_batch_norm = frozen_batch_norm
         self.auxiliary_weight = auxiliary_weight
+        self.chunk_size = chunk_size
         self.embedding_loss: losses.EmbeddingLoss | None = None
         self.loss_optimizer: keras.optimizers.Optimizer | None = None
         self._epoch = _Epoch()
@@ -120,6 +131,7 @@ class MetricLearner(keras.Model):
                 f"Received: output shape {tuple(embedding_shape)}"
             )
         shape = self._embedding_shape = (None, embedding_shape[-1])
+        self._check_encoder()
         if self.augmentation is not None and not self.augmentation.built:
             # A symbolic call, which builds any layer whatever the signature of its `build`.
             self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
@@ -129,6 +141,34 @@ class MetricLearner(keras.Model):
             self.embedding_loss.build((None,), shape)
         if self.embedding_loss is not None and self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _check_encoder(self) -> None:
+        """Raises where a part of a batch would be embedded otherwise than the whole."""
+        if self.frozen_batch_norm:
+            return
+        layers = list(_all_layers(self.encoder))
+        plain = [
+            layer.name
+            for layer in layers
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not layer.synchronized
+        ]
+        if replicas.count() > 1 and plain:
+            raise ValueError(
+                f"On {replicas.count()} replicas, batch normalization takes the statistics of a replica's own rows. "
+                f"The encoder has: {', '.join(plain[:3])}{' ...' if len(plain) > 3 else ''}. Build it with "
+                "keras.layers.BatchNormalization(synchronized=True), or freeze it: "
+                "MetricLearner(..., frozen_batch_norm=True)"
+            )
+        if self.chunk_size is None:
+            return
+        random = [layer.name for layer in layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+        found = [layer.name for layer in layers if isinstance(layer, keras.layers.BatchNormalization)] + random
+        if found:
+            raise ValueError(
+                "`chunk_size` embeds a batch in parts and twice, and batch normalization and dropout would embed them "
+                f"otherwise than the whole. Received: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Set "
+                "frozen_batch_norm=True, or take an encoder without them"
+            )
 
     @property
     def _head_variables(self) -> list[keras.Variable]:
@@ -144,7 +184,7 @@ class MetricLearner(keras.Model):
         metrics: Any = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool | str = False,
+        jit_compile: bool | str | None = None,
         auto_scale_loss: bool = True,
     ) -> None:
         """Configures training.
@@ -159,8 +199,9 @@ class MetricLearner(keras.Model):
             metrics: Keras metrics of labels and embeddings.
             run_eagerly: Runs the step in Python, for debugging.
             steps_per_execution: Steps for each call of the compiled function.
-            jit_compile: XLA. Off by default: it compiles for longer, and on a CPU it made most losses faster and
-                those with a memory slower (benchmarks/losses.py). Measure your own model.
+            jit_compile: XLA. On by default on JAX, which would run op by op without it, and off on TensorFlow: it
+                compiles for longer, and on a CPU it made most losses faster and those with a memory slower
+                (benchmarks/losses.py). Measure your own model.
             auto_scale_loss: Loss scaling under mixed_float16.
         """
         if loss is None:
@@ -169,6 +210,13 @@ class MetricLearner(keras.Model):
                 'loss=keras_dml.losses.similarity("multi_similarity")'
             )
         resolved = losses.get(loss)
+        if steps_per_execution > 1 and replicas.count() > 1:
+            raise ValueError(
+                "Keras cannot run several steps in one call on several TensorFlow replicas. Leave it at 1. Received: "
+                f"steps_per_execution={steps_per_execution}, {replicas.count()} replicas"
+            )
+        if jit_compile is None:
+            jit_compile = keras.backend.backend() == "jax"
         main = keras.optimizers.get(optimizer)
         encoder_optimizer = getattr(main, "inner_optimizer", main)
         if resolved.needs_pair_scorer and self.pair_scorer is None:
@@ -225,7 +273,17 @@ class MetricLearner(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Embeds images; see the encoder for shapes."""
-        return self.encoder(inputs, training=bool(training) and not self.frozen_batch_norm)
+        training = bool(training)
+
+        def embed(images: Tensor) -> Tensor:
+            return self.encoder(images, training=training and not self.frozen_batch_norm)
+
+        if not training or self.chunk_size is None or keras.backend.backend() == "tensorflow":
+            return embed(inputs)
+        # Computed again in the backward pass, chunk by chunk. TensorFlow's step does this by itself, see `train_step`.
+        rows = inputs.shape[0]
+        starts = range(0, rows, self.chunk_size)
+        return ops.concatenate([keras.remat(embed)(inputs[start : start + self.chunk_size]) for start in starts])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.encoder.compute_output_shape(input_shape)
@@ -276,15 +334,19 @@ class MetricLearner(keras.Model):
         """
         if keras.backend.backend() != "tensorflow":
             return super().train_step(*args)
-        import tensorflow as tf
-
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
-        with tf.GradientTape() as tape:
-            embeddings = self(images, training=True)
+
+        def loss_of(embeddings: Tensor) -> tuple[Tensor, Tensor]:
             loss = self._compute_loss(images, labels, embeddings, sample_weight, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+            return loss, self.optimizer.scale_loss(loss)
+
+        def embed(part: Tensor) -> Tensor:
+            return self(part, training=True)
+
+        gradients = gradient_cache.plain if self.chunk_size is None else gradient_cache.chunked(self.chunk_size)
+        # The variables only now: a subclassed encoder may be built by the first call.
+        loss, embeddings, found = gradients(embed, loss_of, images, lambda: self.trainable_variables)
+        self.optimizer.apply(found, self.trainable_variables)
         return self._logs(loss, images, labels, embeddings)
 
     def test_step(self, *args: Any) -> Any:
@@ -390,6 +452,7 @@ class MetricLearner(keras.Model):
             "clip_norm": self.clip_norm,
             "frozen_batch_norm": self.frozen_batch_norm,
             "auxiliary_weight": self.auxiliary_weight,
+            "chunk_size": self.chunk_size,
         }
 
     @classmethod
@@ -417,6 +480,13 @@ class MetricLearner(keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers in a model, those in models inside it included."""
+    for inner in getattr(layer, "layers", ()):
+        yield inner
+        yield from _all_layers(inner)
 
 
 def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
