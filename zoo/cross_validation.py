@@ -8,6 +8,7 @@ import numpy as np
 from keras_dml.data import Benchmark
 from keras_dml.evaluation import evaluate_folds
 from keras_dml.utils.files import read_json, write_json
+from zoo.devices import Devices
 from zoo.experiment import Experiment
 from zoo.recipe import Recipe
 from zoo.record import distinct
@@ -17,7 +18,12 @@ from zoo.training import SELECTION, summary
 
 
 def cross_validate(
-    recipe: Recipe, folder: pathlib.Path, benchmark: Benchmark, folds: int, tensorboard: bool = False
+    recipe: Recipe,
+    folder: pathlib.Path,
+    benchmark: Benchmark,
+    folds: int,
+    tensorboard: bool = False,
+    devices: Devices | None = None,
 ) -> str:
     """Trains each arm and seed once per fold of the training classes and evaluates on the test classes.
 
@@ -29,6 +35,7 @@ def cross_validate(
         benchmark: The data.
         folds: How many parts the training classes are split into.
         tensorboard: Whether every run writes logs for TensorBoard.
+        devices: What it is trained on.
 
     Returns:
         A Markdown table: for every arm the mean over folds of each model's own embeddings, and that of the
@@ -37,7 +44,7 @@ def cross_validate(
     Raises:
         ValueError: If `folds` does not leave two classes to train on, or the folder holds other settings.
     """
-    experiment = Experiment(recipe, folder)
+    experiment = Experiment(recipe, folder, devices)
     runs = experiment.folds(benchmark, folds)
     experiment.start(benchmark, folds)
     if all(run.files.finished for run in runs):

@@ -13,6 +13,7 @@ from keras_dml.utils.cores import available_cores
 from keras_dml.utils.files import as_json, read_json, write_json, written_aside
 from zoo import figures
 from zoo.building import validate
+from zoo.devices import Devices
 from zoo.progress import ExperimentProgress
 from zoo.recipe import Recipe, settings_as_saved
 from zoo.record import make_record, protocol_table
@@ -60,10 +61,12 @@ class Experiment:
     Args:
         recipe: What is run.
         folder: Where; made if missing.
+        devices: What it is trained on; one device by default.
     """
 
-    def __init__(self, recipe: Recipe, folder: pathlib.Path) -> None:
+    def __init__(self, recipe: Recipe, folder: pathlib.Path, devices: Devices | None = None) -> None:
         self.recipe = recipe
+        self.devices = devices or Devices()
         self.folder = folder
         self.files = ExperimentFolder(folder)
 
@@ -157,7 +160,8 @@ class Experiment:
         )
         for run in missing:
             watcher = progress.run(run.title, self.recipe.arm(run.arm).epochs)
-            train(self.recipe, run.arm, run.seed, benchmark, run.files.path, watcher, run.fold, tensorboard)
+            with self.devices.scope():
+                train(self.recipe, run.arm, run.seed, benchmark, run.files.path, watcher, run.fold, tensorboard)
         progress.close()
 
     def all_runs(self, benchmark: Benchmark) -> list[PlannedRun]:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ def _run(options: argparse.Namespace) -> None:
     folder = options.output or pathlib.Path("runs") / (
         recipe.name if options.folds is None else f"{recipe.name}-{options.folds}-folds"
     )
-    reproduce(recipe, folder, options.data_dir, options.subset, options.bad_images, options.folds, options.tensorboard)
+    data = (options.data_dir, options.subset, options.bad_images)
+    reproduce(recipe, folder, *data, options.folds, options.tensorboard, options.devices)
 
 
 def reproduce(
@@ -56,6 +58,7 @@ def reproduce(
     bad_images: str = "fail",
     folds: int | None = None,
     tensorboard: bool = False,
+    devices: int = 1,
 ) -> None:
     """Runs a recipe into `folder`; goes on with, or shows again, what is there.
 
@@ -67,8 +70,10 @@ def reproduce(
         bad_images: "fail" or "skip"; see `keras_dml.data.load`.
         folds: Cross-validates over so many parts of the training classes, instead of training on all of them.
         tensorboard: Whether every run writes logs for TensorBoard.
+        devices: Devices of this host to train on; the recipe's batch is the global batch.
     """
     from zoo.building import validate
+    from zoo.devices import Devices, check_batches
     from zoo.experiment import Experiment
     from zoo.runs.lock import locked
     from zoo.runs.provenance import use_threads
@@ -77,7 +82,8 @@ def reproduce(
     # Before the folder is made.
     with wrong_call():
         validate(recipe)
-    experiment = Experiment(recipe, folder)
+        check_batches(recipe, devices)
+    experiment = Experiment(recipe, folder, Devices(devices))
     with locked(experiment.files.lock):
         use_threads(experiment.threads())
         benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
@@ -90,7 +96,7 @@ def reproduce(
         if folds is not None:
             from zoo.cross_validation import cross_validate
 
-            table = cross_validate(recipe, folder, benchmark, folds, tensorboard)
+            table = cross_validate(recipe, folder, benchmark, folds, tensorboard, experiment.devices)
             print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {_seeds(recipe)}:\n")
             print(f"{table}\n")
             return
@@ -108,9 +114,10 @@ def _show(experiment: "Experiment", benchmark: "Benchmark", data_dir: pathlib.Pa
     print(f"\nUnseen classes, last epoch; {_seeds(recipe)}:\n\n{last}\n")
     print(f"Ways to choose the epoch, in per cent (paper protocol: the best test epoch):\n\n{protocols}\n")
     print(f"The record, with settings, versions and data: {experiment.files.record}")
-    query = experiment.export(benchmark)
-    print(f"Search the exported index ({recipe.exported}, seed {recipe.seeds[0]}):")
-    print(f"    {program()} search {experiment.model_dir} {query}")
+    if importlib.util.find_spec("tensorflow") is None:
+        print('To export a searchable index, install TensorFlow: pip install "keras-dml[tensorflow]"')
+    else:
+        _show_export(experiment, benchmark)
     print("Look at the pictures:")
     for picture in experiment.files.pictures:
         print(f"    {picture}")
@@ -118,6 +125,13 @@ def _show(experiment: "Experiment", benchmark: "Benchmark", data_dir: pathlib.Pa
     print("Make a page of all arms and seeds, and compare the arms:")
     print(f"    {program()} report {folder}{data}")
     print(f"    {program()} compare {folder}")
+
+
+def _show_export(experiment: "Experiment", benchmark: "Benchmark") -> None:
+    recipe = experiment.recipe
+    query = experiment.export(benchmark)
+    print(f"Search the exported index ({recipe.exported}, seed {recipe.seeds[0]}):")
+    print(f"    {program()} search {experiment.model_dir} {query}")
 
 
 def _seeds(recipe: Recipe) -> str:
@@ -154,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="write scalars and the embedding for TensorBoard into every run"
+    )
+    parser.add_argument(
+        "--devices", type=positive, default=1, metavar="N", help="train on N devices of this host (default: 1)"
     )
     parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
     parser.add_argument(

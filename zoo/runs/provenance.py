@@ -1,5 +1,6 @@
 """What a result depends on beside its recipe: code, packages, machine, threads, weights."""
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -10,10 +11,13 @@ import subprocess
 import warnings
 from typing import Any
 
+import keras
+
+import keras_dml
 from keras_dml.utils.cores import available_cores
 from keras_dml.utils.files import sha256
 
-PACKAGES = ("keras-dml", "tensorflow", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
+PACKAGES = ("tensorflow", "jax", "keras", "tensorflow-similarity", "tensorflow-datasets", "numpy", "scann")
 INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")
 """What vector code of TensorFlow's kernels and numpy's BLAS is chosen by, best first."""
 
@@ -24,13 +28,22 @@ def session() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    """Versions of Python, of this package, and of the installed packages that a result depends on; the backend."""
+    found = {"python": platform.python_version(), "keras-dml": package_version(), "backend": keras.backend.backend()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def package_version() -> str:
+    """Version of keras_dml, installed or not."""
+    return keras_dml.__version__
 
 
 def code_version() -> dict[str, Any]:
     """Version of keras_dml and, in a git checkout, its commit and whether files were changed since."""
-    found: dict[str, Any] = {"keras-dml": importlib.metadata.version("keras-dml"), "commit": None, "modified": None}
+    found: dict[str, Any] = {"keras-dml": package_version(), "commit": None, "modified": None}
     root = pathlib.Path(__file__).parents[2]
     if (root / ".git").exists() and shutil.which("git"):
         answers = [
@@ -45,19 +58,13 @@ def code_version() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What a run is computed on. Sums of float32 depend on the instruction set and the threads that share them."""
-    import tensorflow as tf
-
-    accelerators = [
-        tf.config.experimental.get_device_details(device).get("device_name", device.name)
-        for device in tf.config.list_physical_devices("GPU")
-    ]
     return {
         "architecture": platform.machine(),
         "cpu": cpu_model(),
         "instruction_set": instruction_set(),
         "cores": available_cores(),
         "threads": threads(),
-        "accelerators": accelerators,
+        "accelerators": accelerators(),
     }
 
 
@@ -79,22 +86,38 @@ def _cpuinfo() -> str:
     return path.read_text(encoding="utf-8", errors="replace") if os.access(path, os.R_OK) else ""
 
 
+def accelerators() -> list[str]:
+    """Names of the accelerators that the backend sees."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    import tensorflow as tf
+
+    return [
+        tf.config.experimental.get_device_details(device).get("device_name", device.name)
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+
+
 def threads() -> int:
-    """Threads that share one operation of TensorFlow (its intra-op parallelism)."""
+    """Threads that share one operation on the CPU: TensorFlow's intra-op parallelism; JAX takes every core."""
+    if keras.backend.backend() != "tensorflow":
+        return available_cores()
     import tensorflow as tf
 
     return tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
 
 
 def use_threads(count: int) -> None:
-    """Lets `count` threads share one operation of TensorFlow.
+    """Lets `count` threads share one operation of TensorFlow; JAX has no such setting.
 
     Warns where TensorFlow already runs with another number: that cannot be changed within a process.
     """
+    if keras.backend.backend() != "tensorflow" or threads() == count:
+        return
     import tensorflow as tf
 
-    if threads() == count:
-        return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(count)
     except RuntimeError:

@@ -35,9 +35,9 @@ def save_results(
     if augmentation is not None:
         _save_arrays(
             files.das_state,
-            frequency_recorder_matrix=augmentation.frequency_recorder_matrix.numpy(),
-            transformation_bank=augmentation.transformation_bank.numpy(),
-            bank_fill=augmentation.bank_fill.numpy(),
+            frequency_recorder_matrix=np.asarray(augmentation.frequency_recorder_matrix),
+            transformation_bank=np.asarray(augmentation.transformation_bank),
+            bank_fill=np.asarray(augmentation.bank_fill),
         )
     sides = (
         (files.test_embeddings, benchmark.test, vectors[0]),
