@@ -1,7 +1,7 @@
 """Training on several devices of one host: `--devices N`.
 
-The batch of a recipe is the global batch: on N devices each embeds a part of it, and loss, mining, banks and memories see
-all of it, as on one device. Several hosts: docs/accelerators.md.
+The batch of a recipe is the global batch: on N devices each embeds a part of it, and loss, mining, banks and memories
+see all of it, as on one device. Several hosts: docs/accelerators.md.
 """
 
 import contextlib
