@@ -79,13 +79,14 @@ def reproduce(
     from zoo.runs.provenance import use_threads
 
     print(f"{recipe.name}: {recipe.summary}", flush=True)
+    # Threads and devices before all else: they are fixed with the first operation.
+    use_threads(Experiment(recipe, folder).threads())
     # Before the folder is made.
     with wrong_call():
-        validate(recipe)
+        experiment = Experiment(recipe, folder, Devices(devices))
         check_batches(recipe, devices)
-    experiment = Experiment(recipe, folder, Devices(devices))
+        validate(recipe)
     with locked(experiment.files.lock):
-        use_threads(experiment.threads())
         benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
         train, test = benchmark.train, benchmark.test
         print(
