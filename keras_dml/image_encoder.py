@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import ImagePreprocessing, Split
-from keras_dml.data.data_error import unreadable_images_named
-from keras_dml.data.encoded_images import EncodedImages
+from keras_dml.data.errors import unreadable_images_named
+from keras_dml.data.sources import EncodedImages
 from keras_dml.utils.files import read_json, sha256, write_json, written_aside
 from keras_dml.utils.progress import SILENT, Progress
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
+from keras_dml.data.errors import DataError
+from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})

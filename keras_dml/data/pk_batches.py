@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.data.decoding import decode
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.parallelism import parallel_batches, prefetched
-from keras_dml.data.random_resized_crop import RandomResizedCrop
+from keras_dml.data.images.decoding import decode
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.images.random_resized_crop import RandomResizedCrop
+from keras_dml.data.pipelines import parallel_batches, prefetched
 from keras_dml.data.split import Split
 
 if TYPE_CHECKING:

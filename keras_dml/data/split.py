@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from keras_dml.data.array_images import ArrayImages
-from keras_dml.data.bad_image import BadImage
-from keras_dml.data.data_error import DataError
-from keras_dml.data.decoding import decode
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.image_source import ImageSource
-from keras_dml.data.parallelism import parallel_batches, prefetched
+from keras_dml.data.errors import BadImage, DataError
+from keras_dml.data.images.decoding import decode
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.pipelines import parallel_batches, prefetched
+from keras_dml.data.sources import ArrayImages, FileImages, ImageSource
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -254,6 +251,17 @@ class Split:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.image(row) for row in range(len(self)))
+
+
+def split_by_class(everything: Split, train_classes: int) -> tuple[Split, Split]:
+    """Images with labels below `train_classes`, and the others."""
+    train = everything.labels < train_classes
+    return everything.subset(np.flatnonzero(train)), everything.subset(np.flatnonzero(~train))
+
+
+def by_class_then_name(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The order of rows that no reader depends on: by label, then by name."""
+    return np.lexsort((np.asarray(names), labels))
 
 
 def _reason(error: Exception) -> str:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from keras_dml.data.archive import Archive
-from keras_dml.data.data_error import DataError
-from keras_dml.data.packed_images import PackedImages
+from keras_dml.data.benchmark import Archive
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions
+from keras_dml.data.sources import PackedImages
 
 INDEX_FORMAT = 1
 LENGTH = struct.Struct("<Q")
@@ -78,6 +79,41 @@ def find_prepared(data_dir: pathlib.Path | None, dataset: str, config: str | Non
             if info.get("name") == dataset and (config is None or info.get("configName", config) == config):
                 return version
     return None
+
+
+def prepared(
+    name: str,
+    options: LoadOptions,
+    dataset: str,
+    archives: Sequence[Archive],
+    layout: str,
+    config: str | None = None,
+) -> pathlib.Path:
+    """The folder of a data set prepared by TensorFlow Datasets, downloaded if that is allowed and needed.
+
+    Raises:
+        DataError: If it is not there, with what is looked for and what archives it comes from.
+    """
+    found = find_prepared(options.data_dir, dataset, config)
+    if found is not None:
+        return found
+    if options.may_download:
+        return download(options.data_dir, dataset, archives, layout, config)
+    needed = "\n".join(f"  {archive}" for archive in archives)
+    records = f"{dataset}{'' if config is None else '/' + config}/VERSION"
+    if options.data_dir is None:
+        raise DataError(
+            f"The benchmark {name!r} is not in {default_folder()}, where TensorFlow Datasets prepares it as "
+            f"{records}, and download=False. Leave out download=False to have it downloaded, or give the folder with "
+            f"the data (data_dir). Looked for there are the unpacked archives:\n{layout}\nThe archives:\n{needed}"
+        )
+    missing = "holds no such data" if options.data_dir.exists() else "does not exist"
+    raise DataError(
+        f"The benchmark {name!r}: {options.data_dir} {missing}. Looked for the unpacked archives:\n{layout}\n"
+        f"or for {records} as TensorFlow Datasets prepares it. Without a data folder (data_dir, --data-dir) that "
+        f"library downloads and prepares it in {default_folder()}, with download=True (in Python) in the "
+        f"folder given. The archives:\n{needed}"
+    )
 
 
 def download(

@@ -8,7 +8,8 @@ import scipy.io
 import tiny_datasets
 from tiny_pictures import photograph, save
 
-from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, imagenet, load
+from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, load
+from keras_dml.data.benchmarks import imagenet
 
 
 def write(path, text):

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_pictures import encoded, photograph
 
 from keras_dml.data import DataError, ImagePreprocessing, PKBatches, RandomResizedCrop, Split, load
-from keras_dml.data.decoding import decode
+from keras_dml.data.images.decoding import decode
 
 KINDS = {
     "jpeg": lambda: encoded(photograph(0), quality=92),

@@ -148,7 +148,7 @@ def test_missing_parts_are_named(data_dir, tmp_path):
 
 
 def test_a_failed_download_says_what_is_needed(monkeypatch, tmp_path):
-    from keras_dml.data import cars196
+    from keras_dml.data.benchmarks import cars196
 
     def fail(*arguments, **keywords):
         raise OSError("404 Not Found")
@@ -180,7 +180,7 @@ def test_the_real_builders_get_as_far_as_the_network(monkeypatch, tmp_path, name
 def test_known_checksums_are_those_of_tensorflow_datasets():
     from importlib.resources import files
 
-    from keras_dml.data import cars196, cub200, omniglot, stanford_online_products
+    from keras_dml.data.benchmarks import cars196, cub200, omniglot, stanford_online_products
 
     root = files("tensorflow_datasets")
     lists = [root / "url_checksums" / f"{name}.txt" for name in ("caltech_birds2011", "cars196", "omniglot")]

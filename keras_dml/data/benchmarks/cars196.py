@@ -6,14 +6,11 @@ from typing import Any
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
-from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared, split_by_class
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
+from keras_dml.data.split import Split, by_class_then_name, split_by_class
 
 PROTOCOL = Protocol(train_classes=98, train_images=8054, test_classes=98, test_images=8131)
 CLASSES = 196
@@ -53,17 +50,22 @@ or class folders with the official names (AM General Hummer SUV 2000/, in any sp
   or divided between train/ and test/"""
 
 
-def load_cars196(options: LoadOptions, cropped: bool = False) -> Benchmark:
-    """The first 98 models for training (8,054 images), the last 98 for test (8,131).
+@register_benchmark("cars196")
+def load_cars196(options: LoadOptions) -> Benchmark:
+    """The first 98 models for training (8,054 images), the last 98 for test (8,131)."""
+    return _load("cars196", options, cropped=False)
 
-    Args:
-        options: Where the data are.
-        cropped: Whether images are cut to the car's box.
-    """
-    name = "cars196_cropped" if cropped else "cars196"
+
+@register_benchmark("cars196_cropped")
+def load_cars196_cropped(options: LoadOptions) -> Benchmark:
+    """`cars196` with every image cut to the car's box."""
+    return _load("cars196_cropped", options, cropped=True)
+
+
+def _load(name: str, options: LoadOptions, cropped: bool) -> Benchmark:
     everything = None if options.data_dir is None else _from_disk(options.data_dir, cropped)
     if everything is None:
-        everything = _from_records(prepared(name, options, "cars196", ARCHIVES, LAYOUT), cropped)
+        everything = _from_records(tfrecords.prepared(name, options, "cars196", ARCHIVES, LAYOUT), cropped)
     train, test = split_by_class(everything, TRAIN_CLASSES)
     return assemble(name, options, PROTOCOL, train, test)
 

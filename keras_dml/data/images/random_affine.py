@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.image_preprocessing import check_input, convert_channels
+from keras_dml.data.images.preprocessing import check_input, convert_channels
 
 if TYPE_CHECKING:
     import tensorflow as tf

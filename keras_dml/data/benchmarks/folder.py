@@ -4,12 +4,10 @@ import pathlib
 import warnings
 
 from keras_dml.data import folders
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble
 
 LAYOUT = """\
   CLASS/*.jpg (or .png, .gif, .bmp, .webp; also deeper): the first half of the classes, in order of name, trains, the
@@ -19,6 +17,7 @@ or train/CLASS/* and test/CLASS/*, and maybe gallery/CLASS/*: as given, with no 
 SIDES = ("train", "test", "gallery")
 
 
+@register_benchmark("folder")
 def load_folder(options: LoadOptions) -> Benchmark:
     """A benchmark of the user's own: classes are folders."""
     root = folders.existing_folder(options.data_dir, "folder", LAYOUT)

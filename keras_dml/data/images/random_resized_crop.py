@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.decoding import box_window, cut, decode_jpeg, decode_other, is_jpeg
-from keras_dml.data.image_preprocessing import check_input, convert_channels
+from keras_dml.data.images.decoding import box_window, cut, decode_jpeg, decode_other, is_jpeg
+from keras_dml.data.images.preprocessing import check_input, convert_channels
 
 if TYPE_CHECKING:
     import tensorflow as tf

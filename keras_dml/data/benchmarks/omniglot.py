@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, prepared
 
 PROTOCOL = Protocol(train_classes=964, train_images=19_280, test_classes=659, test_images=13_180)
 SIDE = 105
@@ -45,10 +42,11 @@ instead of `images`, `ink_bits` (n, 1379) uint8: each image's 105 x 105 pixels a
 instead of `labels` and `is_train`, `label` and `is_background`"""
 
 
+@register_benchmark("omniglot", finish=lambda benchmark: in_memory(benchmark))
 def load_omniglot(options: LoadOptions) -> Benchmark:
     """The 964 characters of the background alphabets for training, the 659 of the evaluation alphabets for test.
 
-    Black ink on white paper, the same from every source; `in_memory` decodes what is encoded.
+    Black ink on white paper, the same from every source; `in_memory` then decodes what is encoded.
     """
     root = options.data_dir
     bases = [] if root is None else [root, root / "python", root / "omniglot-py"]
@@ -59,7 +57,7 @@ def load_omniglot(options: LoadOptions) -> Benchmark:
     elif root is not None and tfrecords.find_prepared(root, "omniglot") is None and (archive := _archive(root)):
         train, test = _from_archive(archive)
     else:
-        folder = prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
+        folder = tfrecords.prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
         train, test = (_from_records(folder, side) for side in ("train", "test"))
     return assemble("omniglot", options, PROTOCOL, train, test)
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from keras_dml.data.decoding import luma
+from keras_dml.data.images.decoding import luma
 
 if TYPE_CHECKING:
     import tensorflow as tf
