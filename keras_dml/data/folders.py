@@ -192,7 +192,7 @@ def existing_folder(data_dir: pathlib.Path | None, name: str, expected: str) -> 
     """`data_dir`, if it is a folder.
 
     Raises:
-        DataError: If it is none, with what was expected there.
+        DataError: It is no folder; the text says what is expected there.
     """
     if data_dir is None:
         raise DataError(

@@ -97,7 +97,7 @@ class PKBatches:
         return max(1, len(self.split) // self.batch_size)
 
     def rows(self, step: int) -> np.ndarray:
-        """Row numbers of the images of batch `step`, `(P * K,)` int64, the images of a class side by side."""
+        """Row numbers of the images of batch `step`, `(P * K,)` int64, the images of each class side by side."""
         random = np.random.default_rng((self.seed, int(step)))
         classes = random.choice(self._classes, self.classes_per_batch, replace=self.replacement)
         counts = self._counts[classes][:, None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dml.typing import Tensor
 from keras_dml.utils.cores import available_cores
 
 METRICS = ("cosine", "euclidean")
@@ -42,11 +43,11 @@ class NeighborSearch:
 
     def __init__(
         self,
-        queries: Any,
-        gallery: Any = None,
+        queries: Tensor,
+        gallery: Tensor | None = None,
         *,
-        ids: Any = None,
-        gallery_ids: Any = None,
+        ids: Tensor | None = None,
+        gallery_ids: Tensor | None = None,
         metric: str = "cosine",
         memory: int = 128 * 2**20,
     ) -> None:
@@ -305,7 +306,7 @@ class NeighborSearch:
             copy[part] = vectors[part].astype(np.float64) * scale[part, None] - self._center
         return copy
 
-    def _match_ids(self, ids: Any, gallery_ids: Any, same: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _match_ids(self, ids: Tensor, gallery_ids: Tensor, same: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each query the range of `order` that holds the gallery rows with its id."""
         n, m = len(self.queries), len(self.gallery)
         if same and ids is None:
@@ -328,12 +329,12 @@ class NeighborSearch:
 
 
 def nearest_neighbors(
-    queries: Any,
-    gallery: Any = None,
+    queries: Tensor,
+    gallery: Tensor | None = None,
     k: int = 10,
     *,
-    ids: Any = None,
-    gallery_ids: Any = None,
+    ids: Tensor | None = None,
+    gallery_ids: Tensor | None = None,
     metric: str = "cosine",
     memory: int = 128 * 2**20,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -381,7 +382,7 @@ def _kth_largest(scores: np.ndarray, k: int) -> np.ndarray:
     return np.partition(scores, width - k, axis=1)[:, width - k]
 
 
-def _vectors(name: str, array: Any) -> np.ndarray:
+def _vectors(name: str, array: Tensor) -> np.ndarray:
     vectors = np.asarray(array)
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind in "OUSb":
         raise ValueError(
@@ -401,7 +402,7 @@ def _vectors(name: str, array: Any) -> np.ndarray:
     return vectors
 
 
-def _ids(name: str, ids: Any, count: int) -> np.ndarray:
+def _ids(name: str, ids: Tensor, count: int) -> np.ndarray:
     array = np.asarray(ids)
     if array.shape != (count,):
         raise ValueError(f"`{name}` must have one entry per embedding, {count}. Received: shape {array.shape}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ImagePreprocessing:
-    """Resize the short side, crop the centre: the same ops in evaluation, in an index build and in a served graph.
+    """Resizes the short side and crops the center: the same in evaluation, in an index build and in a served graph.
 
     Args:
         size: Side of the square crop in pixels, the encoder's input size.
@@ -39,7 +39,7 @@ class ImagePreprocessing:
         return (self.size, self.size, self.channels)
 
     def __call__(self, image: Any) -> "tf.Tensor":
-        """Turns one image, or a batch of images of one size, into encoder inputs.
+        """Makes encoder inputs of one image, or of a batch of images of one size.
 
         Args:
             image: `(height, width, channels)` or `(n, height, width, channels)` tensor in [0, 255], any numeric
@@ -103,7 +103,7 @@ class ImagePreprocessing:
 
 
 def check_input(size: int, channels: int) -> None:
-    """Refuses an encoder input of no size, or of a number of channels other than 1 and 3."""
+    """Raises unless `size` is positive and `channels` is 1 or 3."""
     if size < 1:
         raise ValueError(f"`size` must be a positive number of pixels. Received: size={size}")
     if channels not in (1, 3):
@@ -120,8 +120,8 @@ def convert_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
     present = image.shape[-1]
     if present is None:
         # Known only at run time, as for decoded images in a served graph.
-        grey = tf.equal(tf.shape(image)[-1], 1)
-        image = tf.cond(grey, lambda: tf.repeat(image, 3, axis=-1), lambda: image)
+        gray = tf.equal(tf.shape(image)[-1], 1)
+        image = tf.cond(gray, lambda: tf.repeat(image, 3, axis=-1), lambda: image)
         image = tf.ensure_shape(image, (*image.shape[:-1], 3))
         present = 3
     if present == channels:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class RandomAffine:
-    """Turns, stretches and shifts an image about its centre, without mirroring; what is drawn depends on `seed` alone.
+    """Turns, stretches and shifts an image about its center, without mirroring; what is drawn depends on `seed` alone.
 
     Args:
         size: Side of the square result in pixels; an image of another size is resized first.
@@ -55,16 +55,16 @@ class RandomAffine:
         angle = draw[0] * math.radians(self.degrees)
         stretch = tf.exp(draw[1:3] * math.log1p(self.stretch))
         shift = draw[3:5] * self.shift * self.size
-        # Rows map output pixels to input pixels: turn, stretch, then move so that the centre maps to centre + shift.
+        # Rows map output pixels to input pixels: turn, stretch, then move so that the centre maps to center + shift.
         across = tf.stack([tf.cos(angle) * stretch[0], -tf.sin(angle) * stretch[0]])
         down = tf.stack([tf.sin(angle) * stretch[1], tf.cos(angle) * stretch[1]])
-        centre = (self.size - 1) / 2
+        center = (self.size - 1) / 2
         transform = tf.concat(
             [
                 across,
-                [centre + shift[0] - centre * tf.reduce_sum(across)],
+                [center + shift[0] - center * tf.reduce_sum(across)],
                 down,
-                [centre + shift[1] - centre * tf.reduce_sum(down)],
+                [center + shift[1] - center * tf.reduce_sum(down)],
                 tf.zeros(2),
             ],
             axis=0,

@@ -173,15 +173,15 @@ class RandomResizedCrop:
         first, length = (tf.cast(value, tf.float32)[:, None] for value in (first, length))
         scale = length / self.size
         # Centres of the new pixels, in pixels of the image.
-        centre = first + (tf.range(self.size, dtype=tf.float32) + 0.5) * scale - 0.5
+        center = first + (tf.range(self.size, dtype=tf.float32) + 0.5) * scale - 0.5
         pixel = tf.range(tf.cast(side, tf.float32))[None]
         inside = (pixel >= first) & (pixel < first + length)
         width = tf.maximum(scale, 1.0)
         if not self.antialias:
             width = tf.where(shrinks[:, None], width, tf.ones_like(width))
             # Without a filter, what lies beyond the edge is the pixel at the edge.
-            centre = tf.where(shrinks[:, None], centre, tf.clip_by_value(centre, first, first + length - 1))
-        weights = tf.maximum(0.0, 1.0 - tf.abs(pixel[:, None] - centre[..., None]) / width[..., None])
+            center = tf.where(shrinks[:, None], center, tf.clip_by_value(center, first, first + length - 1))
+        weights = tf.maximum(0.0, 1.0 - tf.abs(pixel[:, None] - center[..., None]) / width[..., None])
         weights = tf.where(inside[:, None], weights, 0.0)
         return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
