@@ -4,7 +4,7 @@ import os
 import pathlib
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ImageSource(Protocol):
     """Random access to `n` images, in two steps so that each runs where it is fast.
 
-    `fetch` runs in Python, once for a batch; `encoded` or the array itself then goes through TensorFlow ops that run
-    in parallel, one image each.
+    `fetch` runs in Python, once for a batch. What follows runs in parallel, one image each: in TensorFlow ops, with
+    `encoded`, or in threads, with `read`.
     """
 
     shape: tuple[int, int, int] | None
@@ -34,6 +34,10 @@ class ImageSource(Protocol):
 
     def encoded(self, item: "tf.Tensor") -> "tf.Tensor":
         """The encoded image `()` string of a fetched item, where `shape` is None."""
+        ...
+
+    def read(self, item: Any) -> bytes:
+        """`encoded` without TensorFlow: the encoded image's bytes."""
         ...
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> "ImageSource":
@@ -79,6 +83,10 @@ class ArrayImages:
         """Arrays are decoded already."""
         raise TypeError("Images of an array are not encoded.")
 
+    def read(self, item: Any) -> bytes:
+        """As `encoded`."""
+        raise TypeError("Images of an array are not encoded.")
+
     def subset(self, rows: Sequence[int] | np.ndarray) -> "ArrayImages":
         """A copy of some rows."""
         return ArrayImages(self.images[np.asarray(rows, np.int64)])
@@ -117,6 +125,11 @@ class FileImages:
 
         return tf.io.read_file(item)
 
+    def read(self, item: bytes) -> bytes:
+        """The file's bytes."""
+        with open(item, "rb") as file:
+            return file.read()
+
     def subset(self, rows: Sequence[int] | np.ndarray) -> "FileImages":
         """The same files with some rows only."""
         rows = np.asarray(rows, np.int64)
@@ -151,6 +164,10 @@ class EncodedImages:
         return self._items[rows]
 
     def encoded(self, item: "tf.Tensor") -> "tf.Tensor":
+        """The item itself."""
+        return item
+
+    def read(self, item: bytes) -> bytes:
         """The item itself."""
         return item
 
@@ -209,6 +226,10 @@ class PackedImages:
         return items
 
     def encoded(self, item: "tf.Tensor") -> "tf.Tensor":
+        """The item itself."""
+        return item
+
+    def read(self, item: bytes) -> bytes:
         """The item itself."""
         return item
 

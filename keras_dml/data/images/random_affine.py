@@ -2,9 +2,16 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from keras_dml.data.images import pillow
+from keras_dml.data.images.philox import stateless_uniform
 from keras_dml.data.images.preprocessing import check_input, convert_channels
+from keras_dml.data.images.resampling import resize
+from keras_dml.typing import Tensor
+from keras_dml.utils.requirements import uses_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,7 +43,7 @@ class RandomAffine:
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={getattr(self, name)}")
 
-    def __call__(self, image: Any, seed: Any) -> "tf.Tensor":
+    def __call__(self, image: Tensor, seed: Tensor) -> Tensor:
         """Augments one image.
 
         Args:
@@ -44,8 +51,43 @@ class RandomAffine:
             seed: `(2,)` integers.
 
         Returns:
-            `(size, size, channels)` float32 in [0, 255].
+            `(size, size, channels)` float32 in [0, 255]: a TensorFlow tensor under that backend, else a NumPy array. A
+            seed draws the same map under both.
         """
+        if not uses_tensorflow(image, seed):
+            return self.numpy(np.asarray(image), np.asarray(seed))
+        return self._tensorflow(image, seed)
+
+    def numpy(self, image: np.ndarray, seed: np.ndarray) -> np.ndarray:
+        """The same in NumPy, whatever the backend: arrays go in and come out."""
+        image = pillow.convert_channels(image.astype(np.float32), self.channels)
+        size = self.size
+        if image.shape[:2] != (size, size):
+            image = resize(image[None], (size, size), antialias=True)[0]
+        draw = stateless_uniform(5, seed) * np.float32(2) - np.float32(1)
+        angle = draw[0] * np.float32(math.radians(self.degrees))
+        stretch = np.exp(draw[1:3] * np.float32(math.log1p(self.stretch)))
+        shift = draw[3:5] * np.float32(self.shift) * np.float32(size)
+        center = np.float32((size - 1) / 2)
+        place = np.arange(size, dtype=np.float32) - center
+        x, y = place[None, :], place[:, None]
+        # Where each pixel of the result comes from.
+        from_x = (np.cos(angle) * x - np.sin(angle) * y) * stretch[0] + center + shift[0]
+        from_y = (np.sin(angle) * x + np.cos(angle) * y) * stretch[1] + center + shift[1]
+        left, top = np.floor(from_x), np.floor(from_y)
+        right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
+        # A border of one pixel on each side stands for all that lies outside.
+        framed: np.ndarray = np.full((size + 2, size + 2, self.channels), self.fill, np.float32)
+        framed[1:-1, 1:-1] = image
+
+        def at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return framed[np.clip(rows, -1, size).astype(np.int64) + 1, np.clip(columns, -1, size).astype(np.int64) + 1]
+
+        above = (1 - right_share) * at(top, left) + right_share * at(top, left + 1)
+        below = (1 - right_share) * at(top + 1, left) + right_share * at(top + 1, left + 1)
+        return ((1 - bottom_share) * above + bottom_share * below).astype(np.float32, copy=False)
+
+    def _tensorflow(self, image: Tensor, seed: Tensor) -> "tf.Tensor":
         import tensorflow as tf
 
         image = convert_channels(tf.cast(image, tf.float32), self.channels)
