@@ -1,5 +1,6 @@
 """Retrieval metrics on held-out classes during training."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     `ModelCheckpoint` and `EarlyStopping` can monitor them (with `mode="max"`).
 
     Args:
-        query: `(images, labels)` arrays, or a `tf.data.Dataset` of such batches, or a `Split` (with `preprocessing`).
+        query: `(images, labels)` arrays; or a `keras.utils.PyDataset` or `tf.data.Dataset` of such batches, with an
+            end; or a `Split` (with `preprocessing`).
         gallery: The same for a gallery of its own; by default queries search among themselves, each without itself.
         ks: Ranks of Recall@k.
         every: Evaluate at every so many epochs, counted from the first, and at the last one.
@@ -76,24 +78,28 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             return self.model.predict(images, batch_size=self.batch_size, verbose=0), labels
         parts, part_labels = [], []
         for batch, batch_labels in data:
-            parts.append(self.model.predict_on_batch(batch))
+            parts.append(np.asarray(self.model.predict_on_batch(batch)))
             part_labels.append(np.asarray(batch_labels).reshape(-1))
         return np.concatenate(parts), np.concatenate(part_labels)
 
     def _checked(self, data: Any) -> Any:
-        """A `Split`, a data set of batches, or a pair of arrays."""
-        import tensorflow as tf
-
+        """A `Split`, batches, or a pair of arrays."""
         if isinstance(data, Split):
             if self.preprocessing is None:
                 raise ValueError("A `Split` needs `preprocessing`, an ImagePreprocessing of the encoder's input size.")
             return data
-        if isinstance(data, tf.data.Dataset):
+        if isinstance(data, keras.utils.PyDataset):
+            if data.num_batches is None:
+                raise ValueError("Held-out batches need an end. Received: a PyDataset without one; give it `steps`")
+            return data
+        # Whoever holds such a data set has imported the module.
+        tensorflow = sys.modules.get("tensorflow")
+        if hasattr(tensorflow, "data") and isinstance(data, tensorflow.data.Dataset):  # type: ignore[union-attr]
             return data
         if isinstance(data, tuple) and len(data) == 2:
             images, labels = data
             return np.asarray(images), np.asarray(labels).reshape(-1)
         raise ValueError(
-            "Held-out data must be a tuple (images, labels), a tf.data.Dataset of such batches, or a Split. "
-            f"Received: {type(data).__name__}"
+            "Held-out data must be a tuple (images, labels), a PyDataset or a tf.data.Dataset of such batches, or a "
+            f"Split. Received: {type(data).__name__}"
         )

@@ -229,25 +229,18 @@ class Split:
         items = self.source.fetch(rows)
 
         def one(place: int) -> np.ndarray:
-            return make(self.source.read(items[place]), place, *self._where(rows[place]))
+            return make(self.source.read(items[place]), place, *self._where(int(rows[place])))
 
         futures = [image_threads().submit(one, place) for place in range(len(rows))]
-        try:
-            return np.stack([future.result() for future in futures])
-        except Exception as error:
-            for future in futures:
-                future.cancel()
-            place = next(
-                (
-                    place
-                    for place, each in enumerate(futures)
-                    if each.done() and not each.cancelled() and each.exception()
-                ),
-                None,
-            )
-            if place is None:
-                raise
-            raise self._unreadable(int(rows[place]), self.image_numpy) from error
+        made = []
+        for row, future in zip(rows, futures, strict=True):
+            try:
+                made.append(future.result())
+            except Exception as error:
+                for other in futures:
+                    other.cancel()
+                raise self._unreadable(int(row), self.image_numpy) from error
+        return np.stack(made)
 
     def fetch(self, rows: "tf.Tensor") -> "dict[str, tf.Tensor]":
         """A batch of rows as tensors: "item", and "box" where the images have boxes."""

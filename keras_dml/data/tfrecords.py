@@ -21,6 +21,7 @@ from keras_dml.data.benchmark import Archive
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions
 from keras_dml.data.sources import PackedImages
+from keras_dml.utils.requirements import tensorflow_module
 
 INDEX_FORMAT = 1
 LENGTH = struct.Struct("<Q")
@@ -128,8 +129,7 @@ def download(
     Raises:
         DataError: If that fails, with the archives that are needed and what to do with them.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = tensorflow_module("tensorflow_datasets", f"Downloading {dataset!r}")
     name = dataset if config is None else f"{dataset}/{config}"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -162,6 +162,7 @@ def read_table(folder: pathlib.Path, splits: Sequence[str], columns: Sequence[st
 
     Raises:
         DataError: If a split or a feature is not there, or the files are no TFRecords.
+        ImportError: Without TensorFlow, the first time; what was noted then is read without it.
     """
     shards = [(split, path) for split in splits for path in _shards(folder, split)]
     cache = _cache_file(folder, shards, columns)
@@ -234,8 +235,8 @@ def _records(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    tensorflow = tensorflow_module("tensorflow", "Reading the records of TensorFlow Datasets")
     from google.protobuf.message import DecodeError
-    from tensorflow.train import Example
 
     files: list[int] = []
     offsets: list[int] = []
@@ -244,7 +245,7 @@ def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -
     for number, (_, path) in enumerate(shards):
         for position, payload in _records(path):
             try:
-                features = Example.FromString(payload).features.feature
+                features = tensorflow.train.Example.FromString(payload).features.feature
             except DecodeError as error:
                 raise DataError(
                     f"{path} holds no example at byte {position}: {error}. Prepare the data set again"

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_dml.typing import Tensor
 from keras_dml.utils.cores import available_cores
+from keras_dml.utils.requirements import uses_tensorflow
 
 METRICS = ("cosine", "euclidean")
 UNIT_ROUNDOFF = 2.0**-24
@@ -18,7 +19,7 @@ CHUNK_ROWS = 32
 BLOCK_COLUMNS = 131072
 # Squared distance of two unit vectors that differ by no more than float64's rounding of their length.
 SAME_DIRECTION = 1e-28
-# Multiplications below which loading TensorFlow does not pay.
+# Multiplications below which handing a product to TensorFlow does not pay.
 SMALL = 2**33
 # Pairs compared in float64 at a time.
 PAIRS = 4096
@@ -82,6 +83,7 @@ class NeighborSearch:
         self._query_norms = self._gallery_norms if gallery is None else _squared_norms(self._query_work)
         self._bias = (self._gallery_norms * -0.5).astype(np.float32)
         self._representative: np.ndarray | None = None
+        self._scores: np.ndarray | None = None
         self._gallery_tensor: tuple[tuple[int, int], Any] | None = None
 
     @property
@@ -150,6 +152,12 @@ class NeighborSearch:
         queries, gallery = self._query_work[start:stop], self._gallery_work[left:right]
         if self.num_queries * self.num_gallery * queries.shape[1] < SMALL:
             return queries @ gallery.T
+        if not uses_tensorflow():
+            # Into the block before: fresh memory of this size costs a page fault every 4 KiB.
+            shape = (len(queries), len(gallery))
+            if self._scores is None or self._scores.shape != shape:
+                self._scores = np.empty(shape, np.float32)
+            return np.matmul(queries, gallery.T, out=self._scores)
         # NumPy's BLAS falls back to narrow vectors on some processors; TensorFlow's product was twice as fast there.
         import tensorflow as tf
 

@@ -11,6 +11,7 @@ from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split, by_class_then_name, split_by_class
+from keras_dml.utils.requirements import tensorflow_module
 
 PROTOCOL = Protocol(train_classes=98, train_images=8054, test_classes=98, test_images=8131)
 CLASSES = 196
@@ -100,8 +101,8 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
 def _from_class_folders(base: pathlib.Path) -> Split | None:
     if any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base)):
         return folders.split_of_numbered_classes(base, CLASSES)
-    from tensorflow_datasets.image_classification import cars196
-
+    module = "tensorflow_datasets.image_classification.cars196"
+    cars196 = tensorflow_module(module, "CARS196 from class folders that bear the official names")
     # The list by which that library turns the official class numbers into names.
     return folders.split_of_named_classes(base, cars196._NAMES)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_dml.data import folders, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
-from keras_dml.data.errors import DataError
+from keras_dml.data.errors import DataError, unreadable_images_named
 from keras_dml.data.images.preprocessing import ImagePreprocessing
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 from keras_dml.data.sources import FileImages
@@ -159,12 +159,11 @@ def in_memory(benchmark: Benchmark) -> Benchmark:
 def _decoded(split: Split) -> Split:
     if split.images is not None:
         return split
-    import tensorflow as tf
-
-    batches = split.dataset(ImagePreprocessing(SIDE, channels=1), 1024).as_numpy_iterator()
     try:
-        pixels = np.concatenate([batch.astype(np.uint8) for batch in batches])
-    except tf.errors.InvalidArgumentError as error:
+        with unreadable_images_named():
+            batches = split.dataset(ImagePreprocessing(SIDE, channels=1), 1024)
+            pixels = np.concatenate([np.asarray(batch).astype(np.uint8) for batch in batches])
+    except DataError as error:
         bad = split.verify()
         if not bad:
             raise
