@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
-import tensorflow_datasets as tfds
 import tiny_datasets
+from backend_checks import tensorflow_or_skip
 
 from keras_dml.data import DataError, tfrecords
+
+tf = tensorflow_or_skip()
+tfds = pytest.importorskip("tensorflow_datasets")
 
 
 @pytest.fixture(scope="module")

@@ -86,8 +86,10 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
                 )
             lists = [(train, base / "cars_train", "train/"), (test, base / "cars_test", "test/")]
             return _from_lists(base, lists, cropped)
-    for base in (root, root / "images"):
-        split = _from_class_folders(base) if base.is_dir() and folders.subfolders(base) else None
+    bases = [base for base in (root, root / "images") if base.is_dir() and folders.subfolders(base)]
+    # Numbers first: the list of names belongs to TensorFlow Datasets, which may be missing.
+    for base in sorted(bases, key=lambda base: not _numbered(base)):
+        split = _from_class_folders(base)
         if split is not None and cropped:
             raise DataError(
                 f"{base} holds class folders; the cropped benchmark needs boxes. Expected:\n{LAYOUT}\n"
@@ -98,8 +100,12 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
     return None
 
 
+def _numbered(base: pathlib.Path) -> bool:
+    return any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base))
+
+
 def _from_class_folders(base: pathlib.Path) -> Split | None:
-    if any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base)):
+    if _numbered(base):
         return folders.split_of_numbered_classes(base, CLASSES)
     module = "tensorflow_datasets.image_classification.cars196"
     cars196 = tensorflow_module(module, "CARS196 from class folders that bear the official names")
