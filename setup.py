@@ -22,7 +22,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["keras_dml*", "zoo*", "export*"]),
-    package_data={"export.serve": ["page/*"], "zoo": ["report/*.css", "report/*.js", "records/*", "weights/*"]},
+    package_data={"export.serve": ["page/*"], "zoo": ["report/templates/**/*", "records/*", "weights/*"]},
     entry_points={"console_scripts": ["keras-dml = keras_dml.cli:script"]},
     install_requires=[
         # scann 1.4.2's ops load with TensorFlow 2.20 alone (undefined symbols on 2.19 and 2.21), so the two are
@@ -35,9 +35,10 @@ setup(
         # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
         "importlib_resources",
         "numpy==2.4.*",
-        # Progress bars, and the pages of `keras-dml report`.
+        # Progress bars, and the pages and charts of `keras-dml report`.
         "tqdm",
         "jinja2",
+        "matplotlib",
     ],
     extras_require={
         # `python -m export.serve`.

@@ -16,7 +16,7 @@ COMMANDS = {
     "reproduce": ("zoo.reproduce", "train and compare the arms of a recipe, and export the result"),
     "evaluate": ("zoo.evaluate", "retrieval and clustering metrics of a run, of embeddings or of an encoder"),
     "compare": ("zoo.compare", "paired comparison of arms over seeds"),
-    "report": ("zoo.report.__main__", "a page with all there is to see of a run"),
+    "report": ("zoo.report.__main__", "a page about all arms of an experiment, or about a run"),
     "build": ("export.build", "a run and a gallery become a searchable model"),
     "update": ("export.update", "a new version of a model, with items added and removed"),
     "search": ("export.search", "the gallery items nearest to an image"),

@@ -20,31 +20,11 @@ from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 from zoo.runs import Embeddings, open_run, read_embeddings
 from zoo.runs.layout import EVALUATION_SUFFIX
 from zoo.tables import markdown
+from zoo.titles import title
 
 if TYPE_CHECKING:
     from keras_dml.data import Benchmark, Split
     from keras_dml.evaluation import RetrievalResult
-
-TITLES = {
-    "map@r": "MAP@R",
-    "r_precision": "R-precision",
-    "map@1000": "mAP@1000, divided by R",
-    "map@1000_reference": "mAP@1000, divided by R + 1 (DAS authors' code)",
-    "mrr": "Mean reciprocal rank",
-    "nmi": "NMI of k-means",
-    "ami": "AMI of k-means",
-    "f1": "F1 of k-means",
-    "intra_class_distance": "Distance within classes",
-    "inter_class_distance": "Distance between class centres",
-    "intra_over_inter": "Within / between",
-    "spectral_decay": "Spectral decay",
-    "spectral_decay_without_first": "Spectral decay without the largest value",
-}
-
-
-def title(name: str) -> str:
-    """A metric's name for people."""
-    return TITLES.get(name, name.replace("recall@", "Recall@").replace("precision@", "Precision@"))
 
 
 def evaluate(

@@ -271,7 +271,7 @@ class Experiment:
         random = np.random.default_rng(0)
         failed, found = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))
         queries = np.concatenate([found[:right], failed[:wrong]])
-        figures.neighbour_grid(
+        figures.neighbor_grid(
             self.files.neighbors,
             benchmark.test,
             queries,

@@ -115,7 +115,7 @@ def _show(experiment: "Experiment", benchmark: "Benchmark", data_dir: pathlib.Pa
     for picture in experiment.files.pictures:
         print(f"    {picture}")
     data = "" if data_dir is None else f" --data-dir {data_dir}"
-    print("Make a page with all there is to see of a run, and compare the arms:")
+    print("Make a page of all arms and seeds, and compare the arms:")
     print(f"    {program()} report {folder}{data}")
     print(f"    {program()} compare {folder}")
 

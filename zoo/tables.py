@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from zoo.titles import short_title as title
+
 Metrics = Mapping[str, Sequence[float]]
 """Values over seeds, by metric."""
 
@@ -23,11 +25,6 @@ def metrics_table(metrics: Mapping[str, Metrics]) -> str:
     rows = [["", *map(title, names)]]
     rows += [[arm, *(mean_and_spread(values[name]) for name in names)] for arm, values in metrics.items()]
     return markdown(rows)
-
-
-def title(metric: str) -> str:
-    """A metric's name as a heading."""
-    return metric.replace("recall", "Recall") if metric.startswith("recall") else metric.upper()
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 4) -> str:

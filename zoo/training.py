@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,15 +103,19 @@ def train(
     training, checked, checked_gallery = benchmark.train, benchmark.test, benchmark.gallery
     if fold is not None:
         training, checked, checked_gallery = training.subset(fold.train), training.subset(fold.validation), None
-    batches = PKBatches(
-        training,
-        inputs,
-        settings.classes_per_batch,
-        settings.images_per_class,
-        seed=seed,
-        replacement=settings.replacement,
-        augment=build_augment(settings),
-    )
+    with warnings.catch_warnings():
+        if fold is not None:
+            # Without the held-out classes there may be fewer than the recipe draws, which is no mistake of anybody's.
+            warnings.filterwarnings("ignore", "Every batch repeats classes", UserWarning)
+        batches = PKBatches(
+            training,
+            inputs,
+            settings.classes_per_batch,
+            settings.images_per_class,
+            seed=seed,
+            replacement=settings.replacement,
+            augment=build_augment(settings),
+        )
     steps = settings.steps_per_epoch or batches.steps_per_epoch
     model = build_model(settings, encoder, training.num_classes, steps, seed)
     session = provenance.session()

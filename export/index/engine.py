@@ -2,16 +2,14 @@
 
 import abc
 import dataclasses
-import importlib
 import pathlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from keras_dml.utils.class_registry import ClassRegistry, import_modules
 from keras_dml.utils.deprecation import warn_renamed
-from keras_dml.utils.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from export.graph.searcher import Searcher
@@ -178,23 +176,20 @@ class Engine(abc.ABC):
         return entry.get("engine") == self.name
 
 
-_ENGINES: dict[str, Engine] = {}
+_ENGINES: ClassRegistry[Engine] = ClassRegistry("index engine")
 _EngineClass = TypeVar("_EngineClass", bound=type[Engine])
 
 
 def register_engine(engine: _EngineClass) -> _EngineClass:
-    """A class decorator that makes an engine known."""
-    _ENGINES[engine.name] = engine()
-    return engine
+    """A class decorator that makes an engine known under its `name`."""
+    return _ENGINES.register(engine.name)(engine)
 
 
 def engines() -> tuple[Engine, ...]:
     """Every engine in this package, the preferred first."""
-    import export.index
-
-    for module in pkgutil.iter_modules(export.index.__path__):
-        importlib.import_module(f"export.index.{module.name}")
-    return tuple(sorted(_ENGINES.values(), key=lambda engine: (-engine.preference, engine.name)))
+    import_modules("export.index")
+    found = [_ENGINES[name]() for name in _ENGINES]
+    return tuple(sorted(found, key=lambda engine: (-engine.preference, engine.name)))
 
 
 def engine_named(name: str) -> Engine:
@@ -203,10 +198,8 @@ def engine_named(name: str) -> Engine:
     Raises:
         ValueError: There is none.
     """
-    for engine in engines():
-        if engine.name == name:
-            return engine
-    raise ValueError(unknown_name("index engine", name, _ENGINES))
+    import_modules("export.index")
+    return _ENGINES[name]()
 
 
 def kinds() -> tuple[str, ...]:

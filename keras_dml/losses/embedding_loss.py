@@ -159,14 +159,17 @@ class EmbeddingLoss(keras.layers.Layer):
             )
         if not self.built:
             self.build((None,), (None, batch.embeddings.shape[1]))
-        batch = batch.cast(self.compute_dtype)
-        output = LossOutput(*self.compute_loss(batch))
-        loss = output.loss
-        if self.num_classes is not None:
-            loss = unusable_batches.nan_outside(loss, batch.labels, self.num_classes, type(self).__name__)
-        pairs = output.pairs
-        if pairs is None and self.uses_keys:
-            pairs = unusable_batches.pair_status(batch, output.loss, output.key_counts, self.needs_negatives)
+        # As where Keras calls a layer. TensorFlow orders some sums by the names of their operations, so that another
+        # scope would change last bits.
+        with keras.name_scope(self.name):
+            batch = batch.cast(self.compute_dtype)
+            output = LossOutput(*self.compute_loss(batch))
+            loss = output.loss
+            if self.num_classes is not None:
+                loss = unusable_batches.nan_outside(loss, batch.labels, self.num_classes, type(self).__name__)
+            pairs = output.pairs
+            if pairs is None and self.uses_keys:
+                pairs = unusable_batches.pair_status(batch, output.loss, output.key_counts, self.needs_negatives)
         return LossOutput(loss, output.key_counts, dict(output.statistics), pairs)
 
     def __call__(self, labels: Tensor, embeddings: Tensor, **kwargs: Any) -> Tensor:

@@ -135,7 +135,8 @@ def judge_epoch(loss: "EmbeddingLoss", epoch: int, logs: Mapping[str, float]) ->
         wanted = "two images of a class" + (" and two classes" if loss.needs_negatives else "")
         raise ValueError(
             f"The batches of epoch {epoch + 1} held {found}, so {loss.name} learned nothing: a batch needs {wanted}. "
-            "Draw batches with keras_dml.data.PKBatches(..., images_per_class=2) or more"
+            "Draw batches with keras_dml.data.PKBatches(..., images_per_class=2) or more; among few classes with "
+            "replacement=False, as a batch may otherwise draw one class only"
         )
     if not active:
         raise NothingLeftToLearn(

@@ -245,19 +245,27 @@ def test_bad_images_are_named(run_folder, folder, tmp_path, capsys):
         (["RUN", "--gallery", "digits:middle"], "train, test or gallery"),
         (["RUN", "--gallery", "missing.npz"], "no file missing.npz"),
         (["RUN", "--gallery", "digits", "--recall", "2"], "`recall` must lie in"),
-        (["RUN", "--gallery", "digits", "--k", "0"], "`default_k` must be positive"),
-        (["RUN", "--gallery", "digits", "--keep", "0"], "`keep` must be at least 1"),
         (["RUN", "--gallery", "digits", "--rerank", "5"], "no pair_scorer.keras"),
         (["nowhere", "--gallery", "digits"], "no folder nowhere"),
     ],
 )
 def test_command_line_errors(run_folder, tmp_path, capsys, arguments, message):
+    # Re-ranking without a unit to re-rank with is a wrong call.
+    status = 2 if "--rerank" in arguments else 1
     arguments = [str(run_folder) if argument == "RUN" else argument for argument in arguments]
-    assert build.main([*arguments, "--output", str(tmp_path / "m")]) == 1
+    assert build.main([*arguments, "--output", str(tmp_path / "m")]) == status
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
     assert not versions.versions(tmp_path / "m")
+
+
+@pytest.mark.parametrize("option", ["--k", "--keep", "--batch-size", "--rerank"])
+def test_counts_are_at_least_1(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build.main(["run", "--gallery", "digits", option, "0"])
+    assert ended.value.code == 2
+    assert f"argument {option}: must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_an_experiment_means_its_exported_run(run_folder, tmp_path):

@@ -57,6 +57,8 @@ def changes(name):
         "input_size": 16,
         "resize": 20,
         "classes_per_batch": 2,
+        # Of two classes, with one or two batches an epoch, chance would draw an epoch without negatives.
+        "replacement": False,
         "learning_rate": 1e-3,
         "lr_milestones": (),
         "select_epoch": name in SELECTING,

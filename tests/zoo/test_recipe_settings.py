@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from zoo import recipes, reproduce
+from zoo import building, recipes, reproduce
 from zoo.overrides import override
 from zoo.recipe import DAS, evaluated_epochs
 
@@ -186,3 +186,9 @@ def test_a_recipe_refuses_settings_that_no_arm_can_have():
 def test_evaluated_epochs(epochs, every, expected):
     recipe = dataclasses.replace(recipes.get("digits"), epochs=epochs, evaluate_every=every)
     assert recipe.evaluated_epochs() == evaluated_epochs(epochs, every) == expected
+
+
+def test_older_names_of_loss_arguments():
+    with pytest.warns(DeprecationWarning, match="`sampler` of the loss triplet is now called `miner`"):
+        loss = building.build_loss("triplet", {"sampler": "semi_hard"}, num_classes=2)
+    assert loss.get_config()["miner"]["class_name"] == "SemiHardMiner"

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from keras_dml import data
 from keras_dml.utils.files import as_json
 from zoo import recipes
+from zoo.figures import Curve, draw_curves, epoch_ticks
 from zoo.record import changed_settings_of_run
-from zoo.report import write_report
+from zoo.report import check_output, write_report, writing
 from zoo.report.__main__ import main
-from zoo.report.charts import line_chart
+from zoo.report.charts import curve_chart, histogram, line_chart
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(
@@ -240,6 +242,15 @@ def test_page_on_a_phone_does_not_scroll_sideways(report, tmp_path):
     assert console == []
 
 
+def test_pair_scorer_has_its_section_under_either_name(run, tmp_path):
+    for name in ("similarity.keras", "pair_scorer.keras"):
+        folder = changed_run(run, tmp_path / name)
+        shutil.copy(run / "similarity.keras", folder / name)
+        text = write_report(folder, projection="pca").read_text()
+        assert "a pair of one class scores above a pair of two in" in text
+        assert 'aria-label="PDDM scores of positive and negative pairs"' in text
+
+
 def test_page_without_images_or_extras(run, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()
@@ -314,19 +325,94 @@ def test_curves_are_drawn_at_the_epochs_of_the_evaluations(run, tmp_path):
         name: [float(place) for place in re.findall(r"[ML]([\d.]+) ", path)]
         for path, name in re.findall(r'<path class="line s0" d="([^"]*)"><title>(.*?)</title>', text)
     }
-    assert len(places["loss"]) == 9
+    assert len(places["Loss"]) == 9
     # After epochs 1, 5 and 9, of nine.
-    assert places["MAP@R"] == [places["loss"][epoch] for epoch in (0, 4, 8)]
+    assert places["MAP@R"] == [places["Loss"][epoch] for epoch in (0, 4, 8)]
     (folder / "history.json").write_text(json.dumps({"val_map@r": [0.2, 0.3]}))
     with pytest.raises(ValueError, match="shorter"):
         write_report(folder, projection="pca")
 
 
 def test_a_single_evaluation_is_a_dot_at_its_epoch():
-    chart = line_chart({"all": {1: 0.0, 2: 0.5, 3: 1.0}, "one": {1: None, 3: 1.0}}, "label")
-    last = re.search(r'<path class="line s0" d=".*L([\d.]+ [\d.]+)"', chart)[1]
+    chart = line_chart({"all": {1: 0.0, 2: 0.5, 3: 1.0}, "one": {1: None, 3: 1.0}}, "label").svg
+    last = re.search(r'<path class="line s0" d="[^"]*L([\d.]+ [\d.]+)"', chart)[1]
     x, y = re.search(r'<circle class="dot s1" cx="([\d.]+)" cy="([\d.]+)"', chart).groups()
     assert f"{x} {y}" == last
+
+
+def test_charts_take_their_colors_from_the_page_and_are_named():
+    curve = Curve("<b>", (0, 1, 2), np.array([[0.0, 0.5, 0.7], [0.0, 0.3, 0.9]]), 9)
+    charts = [
+        line_chart({"a & b": {1: 0.25, 2: 0.5}}, "a log"),
+        histogram({"some": [1.0, 2.0, 2.5]}, "shares", "x"),
+        curve_chart([curve], "arms", {"raw pixels": 0.25}),
+    ]
+    for chart in charts:
+        root = ElementTree.fromstring(chart.svg)
+        assert (root.get("role"), root.get("aria-label")) == ("img", chart.title)
+        assert root.find("desc").get("id") == root.get("aria-describedby")
+        # No color of matplotlib's, and no id but that of the description.
+        assert not re.search(r"#[0-9a-f]{3}", chart.svg)
+        assert chart.svg.count(' id="') == 1
+        assert "currentColor" in chart.svg
+    assert "first 0.25, last 0.5" in charts[0].svg
+    assert "<title>a &amp; b</title>" in charts[0].svg
+    shapes = [
+        (path.get("class"), path.findtext("title")) for path in ElementTree.fromstring(charts[2].svg).iter("path")
+    ]
+    assert [shape for shape in shapes if shape[0]] == [
+        ("band s1 d1", None),
+        ("seed s1 d1", None),
+        ("seed s1 d1", None),
+        ("line s1 d1", "<b>"),
+        ("reference", "raw pixels"),
+    ]
+    assert [(entry.name, entry.value) for entry in charts[2].legend] == [("<b>", "0.8"), ("raw pixels", "0.25")]
+
+
+def test_a_constant_is_said_and_not_drawn():
+    chart = line_chart({"rate": {1: 0.5, 2: 0.5}}, "rate")
+    assert (chart.svg, chart.words) == (None, "0.5 at every epoch.")
+    assert line_chart({"a": {1: 1.0}, "b": {1: 2.0}}, "two").words == (
+        "a: 1 at the only epoch with a value. b: 2 at the only epoch with a value."
+    )
+    assert line_chart({"a": {1: None}}, "none").words == "No values."
+    assert line_chart({"a": {1: 1.0, 2: 1.0}, "b": {1: 1.0, 2: 2.0}}, "one varies").svg
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [
+        (1, 1, [1]),
+        (0, 6, [0, 1, 2, 3, 4, 5, 6]),
+        (1, 10, [1, 2, 4, 6, 8, 10]),
+        (1, 99, [1, 20, 40, 60, 80, 99]),
+        (0, 1000, [0, 200, 400, 600, 800, 1000]),
+    ],
+)
+def test_epochs_are_marked_by_whole_numbers_from_the_first_to_the_last(first, last, ticks):
+    assert epoch_ticks(first, last) == ticks
+
+
+def test_every_epoch_range_has_a_few_ticks():
+    for last in range(1, 3000):
+        ticks = epoch_ticks(1, last)
+        assert (ticks[0], ticks[-1]) == (1, last)
+        assert len(ticks) <= 10
+
+
+@pytest.mark.parametrize(
+    "values", [(0.0, 1.0), (0.9991, 0.9993), (-3.0, 12345.0), (1e-9, 3e-9), (2.0, 9e7), (0.25, 0.75)]
+)
+def test_values_have_ticks_that_differ_and_enclose_them(values):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw_curves(axes, [Curve("a", (1, 2), np.array([values]), 0)])
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    low, high = axes.get_ylim()
+    assert low <= values[0] < values[1] <= high
+    assert 3 <= len(set(labels)) == len(labels) <= 8
 
 
 def test_images_of_other_data_are_not_shown(run, tmp_path):
@@ -357,3 +443,19 @@ def test_command_line(run, tmp_path, capsys):
     assert str(tmp_path / "x.html") in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere")]) == 1
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_the_output_is_checked_before_the_work_begins(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(writing, "evaluate_run", lambda *_: pytest.fail("the run was evaluated"))
+    cases = {tmp_path / "file" / "x.html": "is a file, not a folder", tmp_path: "is a folder"}
+    for output, message in cases.items():
+        assert main([str(run), "--output", str(output)]) == 2
+        assert message in capsys.readouterr().err
+        with pytest.raises(ValueError, match=message):
+            write_report(run, output=output)
+    check_output(tmp_path / "new" / "folder" / "x.html")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(writing.os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="no permission"):
+        check_output(tmp_path / "x.html")

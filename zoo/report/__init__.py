@@ -1,5 +1,5 @@
-"""One self-contained HTML page about a run: `python -m zoo.report RUN`."""
+"""One self-contained HTML page about a run, or about all runs of an experiment: `keras-dml report FOLDER`."""
 
-from zoo.report.page import write_report
+from zoo.report.writing import check_output, write_report
 
-__all__ = ["write_report"]
+__all__ = ["check_output", "write_report"]

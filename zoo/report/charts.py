@@ -1,105 +1,140 @@
-"""Charts as inline SVG."""
+"""Charts for the page: drawn by `zoo.figures`, turned into inline SVG that takes its colors from the page."""
 
-import html
+import dataclasses
+import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+import numpy as np
+from markupsafe import Markup
+
+from zoo.figures import DASHES, INK, RULE, SERIES, Curve, draw_curves, draw_histogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = (480, 250)
+"""Width and height of a chart's own coordinates, in which its text has 13 pixels: read on a phone at three quarters."""
+MARGINS = {"left": 56, "right": 14, "top": 26, "bottom": 44}
+"""Between the drawing and its frame, in pixels: the same in all charts, so that their epochs are in line."""
+STYLE = {
+    # Text stays text: it can be selected, searched and read aloud.
+    "svg.fonttype": "none",
+    "font.size": 13.0,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    # A point without neighbors on the line would be simplified away.
+    "path.simplify": False,
+}
+COLORS = {INK: "currentColor", RULE: "var(--rule)"}
+KEPT_STYLES = ("fill", "stroke", "stroke-width", "stroke-dasharray", "text-anchor", "font-size")
+NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-def line_chart(series: Mapping[str, Mapping[int, float | None]], label: str) -> str:
-    """Lines over epochs 1, 2, 3, ... with a legend; values that are not finite leave gaps.
+@dataclasses.dataclass(frozen=True)
+class LegendEntry:
+    """A line of a legend.
+
+    Args:
+        name: What is drawn.
+        style: CSS classes that the drawing has too.
+        value: A number that tells the most: the last value of a curve, the mean of a histogram.
+    """
+
+    name: str
+    style: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart, or the words that stand for one that would show nothing.
+
+    Args:
+        title: What it shows.
+        svg: The drawing; None where words are enough.
+        legend: What the colors mean.
+        words: What there is to say instead of a drawing.
+    """
+
+    title: str
+    svg: Markup | None = None
+    legend: tuple[LegendEntry, ...] = ()
+    words: str = ""
+
+
+def line_chart(series: Mapping[str, Mapping[int, float | None]], title: str) -> Chart:
+    """Lines over epochs 1, 2, 3, ...; values that are not finite leave gaps.
 
     Args:
         series: Name -> epoch -> value, epochs ascending.
-        label: What the chart shows, for those who do not see it.
+        title: What the chart shows; no other chart of the page has the same.
     """
-    values = [value for line in series.values() for value in line.values() if _finite(value)]
-    length = max((epoch for line in series.values() for epoch in line), default=0)
-    if not values:
-        return '<p class="note">No values.</p>'
-    ticks = _ticks(min(values), max(values))
-    low, high = ticks[0], ticks[-1]
+    curves = [
+        Curve(name, tuple(line), np.array([list(line.values())], dtype=float).reshape(1, -1), index)
+        for index, (name, line) in enumerate(series.items())
+    ]
+    return curve_chart(curves, title)
 
-    def x(epoch: int) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((epoch - 1) / (length - 1) if length > 1 else 0.5)
 
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
+def curve_chart(curves: Sequence[Curve], title: str, references: Mapping[str, float] | None = None) -> Chart:
+    """Curves of runs, or of arms with the spread over their seeds.
 
-    parts = [_axes(ticks, y, label)]
-    for epoch in sorted({1, length, *(round(1 + (length - 1) * step / 4) for step in (1, 2, 3))}):
-        parts.append(f'<text x="{x(epoch):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{epoch}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">epoch</text>')
-    for number, (name, line) in enumerate(series.items()):
-        path, pen = [], "M"
-        for epoch, value in line.items():
-            if not _finite(value):
-                pen = "M"
-                continue
-            path.append(f"{pen}{x(epoch):.1f} {y(value):.1f}")
-            pen = "L"
-        parts.append(f'<path class="line s{number % 8}" d="{"".join(path)}"><title>{html.escape(name)}</title></path>')
-        if len(path) == 1:
-            point = next(epoch for epoch, value in line.items() if _finite(value))
-            parts.append(f'<circle class="dot s{number % 8}" cx="{x(point):.1f}" cy="{y(line[point]):.1f}" r="3"/>')  # type: ignore[arg-type]
-    parts.append("</svg>")
-    legend = "".join(
-        f'<li><span class="key s{number % 8}"></span>{html.escape(name)} <b>{_last(line)}</b></li>'
-        for number, (name, line) in enumerate(series.items())
+    Args:
+        curves: What is drawn.
+        title: What the chart shows; no other chart of the page has the same.
+        references: Values to compare with, drawn across as dotted lines.
+
+    Returns:
+        The drawing; words if no curve has two values that differ.
+    """
+    curves = [curve for curve in curves if len(curve.finite)]
+    if not curves:
+        return Chart(title, words="No values.")
+    if all(np.ptp(curve.finite) == 0 for curve in curves):
+        return Chart(title, words=" ".join(_constant(curve, len(curves) > 1) for curve in curves))
+    references = {name: value for name, value in (references or {}).items() if math.isfinite(value)}
+    figure, axes = _figure()
+    draw_curves(axes, curves, references)
+    names = {f"line-{curve.series}": curve.name for curve in curves}
+    names |= {f"reference-{index}": name for index, name in enumerate(references)}
+    description = " ".join(
+        [_described(curve) for curve in curves] + [f"{name}: {number(value)}." for name, value in references.items()]
     )
-    return f'<figure class="chart">{"".join(parts)}<ul class="legend">{legend}</ul></figure>'
+    legend = [LegendEntry(curve.name, _style(curve.series), _last(curve)) for curve in curves]
+    legend += [LegendEntry(name, "reference", number(value)) for name, value in references.items()]
+    return Chart(title, _svg(figure, title, description, names), tuple(legend))
 
 
-def histogram(groups: Mapping[str, Sequence[float]], label: str, x_label: str, bins: int = 40) -> str:
+def histogram(groups: Mapping[str, Sequence[float] | np.ndarray], title: str, x_label: str, bins: int = 40) -> Chart:
     """Overlaid histograms of several groups, each as shares of its own total.
 
     Args:
         groups: Name -> values.
-        label: What the chart shows, for those who do not see it.
+        title: What the chart shows; no other chart of the page has the same.
         x_label: Name of the horizontal axis.
         bins: Number of bars.
     """
-    values = [float(value) for group in groups.values() for value in group if _finite(value)]
-    if not values:
-        return '<p class="note">No values.</p>'
-    low, high = min(values), max(values)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    shares = {}
-    for name, group in groups.items():
-        counts = [0] * bins
-        finite = [float(value) for value in group if _finite(value)]
-        for value in finite:
-            counts[min(int((value - low) / (high - low) * bins), bins - 1)] += 1
-        shares[name] = [count / max(len(finite), 1) for count in counts]
-    ticks = _ticks(0.0, max(max(share) for share in shares.values()) or 1.0)
-
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / ticks[-1]
-
-    step = (WIDTH - LEFT - RIGHT) / bins
-    parts = [_axes(ticks, y, label)]
-    for position in range(5):
-        value = low + (high - low) * position / 4
-        at = LEFT + (WIDTH - LEFT - RIGHT) * position / 4
-        anchor = ("start", "middle", "middle", "middle", "end")[position]
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - 18}" text-anchor="{anchor}">{number(value)}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{html.escape(x_label)}</text>')
-    for index, share in enumerate(shares.values()):
-        outline = f"M{LEFT} {y(0):.1f}"
-        for bar, value in enumerate(share):
-            outline += f"L{LEFT + bar * step:.1f} {y(value):.1f}L{LEFT + (bar + 1) * step:.1f} {y(value):.1f}"
-        outline += f"L{WIDTH - RIGHT} {y(0):.1f}Z"
-        parts.append(f'<path class="area s{index % 8}" d="{outline}"/>')
-    parts.append("</svg>")
-    legend = "".join(
-        f'<li><span class="key s{index % 8}"></span>{html.escape(name)} <b>mean {number(_mean(group))}</b></li>'
-        for index, (name, group) in enumerate(groups.items())
+    finite = {name: np.asarray(group, dtype=float) for name, group in groups.items()}
+    finite = {name: group[np.isfinite(group)] for name, group in finite.items()}
+    if not any(map(len, finite.values())):
+        return Chart(title, words="No values.")
+    figure, axes = _figure()
+    draw_histogram(axes, finite, bins)
+    axes.set_xlabel(x_label)
+    axes.set_title("share of the group", loc="left", fontsize=STYLE["font.size"], color=INK)
+    means = {name: number(float(group.mean())) if len(group) else "-" for name, group in finite.items()}
+    description = " ".join(
+        f"{name}: mean {means[name]}, from {number(group.min())} to {number(group.max())}."
+        for name, group in finite.items()
+        if len(group)
     )
-    return f'<figure class="chart">{"".join(parts)}<ul class="legend">{legend}</ul></figure>'
+    legend = tuple(LegendEntry(name, _style(index), f"mean {means[name]}") for index, name in enumerate(finite))
+    names = {f"area-{index}": name for index, name in enumerate(finite)}
+    return Chart(title, _svg(figure, title, description, names), legend)
 
 
 def number(value: float) -> str:
@@ -109,35 +144,116 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _axes(ticks: Sequence[float], y: Callable[[float], float], label: str) -> str:
-    lines = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label, quote=True)}">',
-    ]
-    for tick in ticks:
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        lines.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>')
-    return "".join(lines)
+def _figure() -> "tuple[Figure, Any]":
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        # 72 of matplotlib's dots to the inch are pixels of the SVG.
+        figure = Figure(figsize=(SIZE[0] / 72, SIZE[1] / 72))
+        figure.subplots_adjust(
+            left=MARGINS["left"] / SIZE[0],
+            right=1 - MARGINS["right"] / SIZE[0],
+            top=1 - MARGINS["top"] / SIZE[1],
+            bottom=MARGINS["bottom"] / SIZE[1],
+        )
+        figure.patch.set_visible(False)
+        axes = figure.subplots()
+        axes.patch.set_visible(False)
+    return figure, axes
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    if low == high:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    raw = (high - low) / 4
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+def _svg(figure: "Figure", title: str, description: str, names: Mapping[str, str]) -> Markup:
+    """Matplotlib's SVG made part of the page: colors by class or variable, no ids of its own, a name and a description.
+
+    Args:
+        figure: With artists named by `zoo.figures`.
+        title: The accessible name.
+        description: What is to be seen.
+        names: Of artists, by group id; shown when pointed at.
+    """
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg")
+    root = ET.fromstring(buffer.getvalue())
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(NAMESPACE)
+    for child in root.findall("metadata") + root.findall("defs"):
+        root.remove(child)
+    for group in list(root.iter("g")):
+        match = re.fullmatch(r"(line|seed|band|area|dot|reference)-(\d+)(-\d+)?", group.get("id", ""))
+        if match:
+            _restyle(group, match[1], int(match[2]), names.get(match[0]))
+    for element in root.iter():
+        # Ids would be the same in each chart of a page; nothing refers to them once nothing is clipped.
+        for name in ("id", "clip-path", "transform"):
+            element.attrib.pop(name, None)
+        if "style" in element.attrib:
+            element.set("style", _on_page(element.attrib["style"]))
+        for name in element.attrib.keys() & {"x", "y", "d"}:
+            element.set(name, _rounded(element.attrib[name]))
+    key = "chart-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": title, "aria-describedby": key}
+    about = ET.Element("desc", {"id": key})
+    about.text = description
+    root.insert(0, about)
+    # ElementTree has escaped all text in it.
+    return Markup(re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode")))
 
 
-def _finite(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
+def _restyle(group: ET.Element, kind: str, series: int, name: str | None) -> None:
+    """Gives the shapes of an artist the classes that the page colors, and the name that it shows."""
+    style = f"{kind} {_style(series)}" if kind != "reference" else kind
+    shapes: list[ET.Element] = []
+    for path in group.findall("path"):
+        shapes.append(ET.Element("path", {"class": style, "d": path.get("d", "")}))
+    for place in group.iter("use"):
+        center = {"cx": _rounded(place.get("x", "")), "cy": _rounded(place.get("y", ""))}
+        shapes.append(ET.Element("circle", {"class": style, **center, "r": "3"}))
+    for shape in shapes if name else ():
+        ET.SubElement(shape, "title").text = name
+    group[:] = shapes
 
 
-def _mean(values: Sequence[float]) -> float:
-    finite = [float(value) for value in values if _finite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
+def _rounded(coordinates: str) -> str:
+    """A tenth of a pixel is enough, and three times smaller."""
+    tokens = [f"{float(token):.1f}" if token[-1].isdigit() else token for token in coordinates.split()]
+    return re.sub(r"([A-Z]) | (?=[A-Z])", r"\1", " ".join(tokens))
 
 
-def _last(line: Mapping[int, float | None]) -> str:
-    known = [value for value in line.values() if _finite(value)]
-    return number(known[-1]) if known else "-"
+def _on_page(style: str) -> str:
+    """The part of an element's style that the page does not give it, with the page's colors."""
+    given = dict(part.strip().split(": ", 1) for part in style.split(";") if part.strip())
+    if "font" in given:
+        size = re.match(r"([\d.]+)px", given["font"])
+        given["font-size"] = f"{float(size[1]):g}px" if size else "13px"
+    kept = {name: COLORS.get(value, value) for name, value in given.items() if name in KEPT_STYLES}
+    return "; ".join(f"{name}: {value}" for name, value in kept.items())
+
+
+def _style(series: int) -> str:
+    """CSS classes of the curve or group `series`, from 0: its color, and from the ninth on its dashes."""
+    color, dash = series % len(SERIES), series // len(SERIES) % len(DASHES)
+    return f"s{color} d{dash}" if dash else f"s{color}"
+
+
+def _described(curve: Curve) -> str:
+    mean = curve.mean[np.isfinite(curve.mean)]
+    if not len(mean):
+        return f"{curve.name}: no values."
+    what = f"{curve.name}, mean of {len(curve.values)} seeds" if len(curve.values) > 1 else curve.name
+    return f"{what}: first {number(mean[0])}, last {number(mean[-1])}, highest {number(mean.max())}."
+
+
+def _constant(curve: Curve, named: bool) -> str:
+    value = number(float(curve.finite[0]))
+    epochs = int(np.isfinite(curve.mean).sum())
+    when = "at every epoch" if epochs > 1 else "at the only epoch with a value"
+    return f"{curve.name}: {value} {when}." if named else f"{value} {when}."
+
+
+def _last(curve: Curve) -> str:
+    known = curve.mean[np.isfinite(curve.mean)]
+    return number(float(known[-1])) if len(known) else "-"

@@ -5,7 +5,7 @@
         ARM/seed-SEED/              RunFolder: one arm trained with one seed on all training classes
         ARM/selection/              RunFolder: the run that chooses the arm's epoch on held-out training classes
         ARM/seed-SEED/fold-NUMBER/  RunFolder: the same for a part of a cross-validation
-        record.json, metrics.json, table.md, *.png, cross_validation.json, cross_validation.md
+        record.json, metrics.json, table.md, *.png, report.html, cross_validation.json, cross_validation.md
         export/NAME/                the exported model
 
     RUN/
