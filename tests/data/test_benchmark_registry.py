@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from backend_checks import TENSORFLOW
 
 from keras_dml.data import BENCHMARKS, Benchmark, LoadOptions, Split, load, loading, register_benchmark
+from keras_dml.utils.requirements import tensorflow_module
 
 DOCUMENTATION = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
 
@@ -67,3 +69,14 @@ def test_a_taken_name_is_an_error(registry):
     # A cell of a notebook may run twice.
     register_benchmark("shoes")(shoes)
     register_benchmark("shoes")(shoes)
+
+
+def test_what_needs_tensorflow_says_so():
+    with pytest.raises(ImportError, match=r'Reading x needs no_such, .*: pip install "keras-dml\[tensorflow\]"'):
+        tensorflow_module("no_such.module", "Reading x")
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="TensorFlow Datasets is there")
+def test_a_download_without_tensorflow_says_what_to_install(tmp_path):
+    with pytest.raises(ImportError, match=r"Downloading 'caltech_birds2011' needs .*keras-dml\[tensorflow\]"):
+        load("cub200", tmp_path, download=True)

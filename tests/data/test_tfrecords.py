@@ -195,3 +195,18 @@ def test_known_checksums_are_those_of_tensorflow_datasets():
     for module in (cub200, cars196, omniglot, stanford_online_products):
         for archive in module.ARCHIVES:
             assert known[archive.url] == (archive.size, archive.sha256)
+
+
+def test_the_index_is_read_again_without_tensorflow(data_dir, monkeypatch):
+    version = data_dir / "caltech_birds2011" / "0.2.0"
+    expected = tfrecords.read_table(version, ("train",), COLUMNS)
+
+    def missing(name, what):
+        raise ImportError(f"{what} needs {name}")
+
+    monkeypatch.setattr(tfrecords, "tensorflow_module", missing)
+    found = tfrecords.read_table(version, ("train",), COLUMNS)
+    np.testing.assert_array_equal(found.columns["label"], expected.columns["label"])
+    monkeypatch.setenv("KERAS_DML_CACHE", "/nowhere/that/exists")
+    with pytest.raises(ImportError, match="Reading the records of TensorFlow Datasets needs tensorflow"):
+        tfrecords.read_table(version, ("train",), COLUMNS)
