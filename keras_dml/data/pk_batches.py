@@ -268,4 +268,6 @@ class PKBatches:
         if self._by_batch:
             assert isinstance(augment, RandomResizedCrop)
             return augment.batch_numpy(images, seeds[0], own.start, self.batch_size)
+        if isinstance(augment, RandomAffine):
+            return augment.numpy(images, seeds[own])
         return np.stack([one(image, place) for place, image in enumerate(images)])

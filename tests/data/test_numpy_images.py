@@ -212,3 +212,19 @@ def test_affine_maps_agree(size):
         for number in range(12):
             image = np.asarray(photograph(number, *size))
             np.testing.assert_allclose(affine.numpy(image, seed(5, number)), affine(image, seed(5, number)), atol=0.02)
+
+
+def test_a_batch_of_affine_maps_is_that_of_its_images_bit_for_bit():
+    affine = RandomAffine(24, 1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 30, 20, 3), dtype=np.uint8)
+    seeds = np.stack([seed(5, number) for number in range(5)])
+    for image, own, expected in zip(images, seeds, affine.numpy(images, seeds), strict=True):
+        np.testing.assert_array_equal(affine.numpy(image, own), expected)
+
+
+def test_random_numbers_of_many_seeds():
+    seeds = np.array([[[0, 1], [2, -3]], [[2**40, 5], [0, 0]]])
+    together = stateless_uniform(7, seeds)
+    assert together.shape == (2, 2, 7)
+    for place in np.ndindex(2, 2):
+        np.testing.assert_array_equal(stateless_uniform(7, seeds[place]), together[place])

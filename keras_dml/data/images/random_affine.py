@@ -59,33 +59,45 @@ class RandomAffine:
         return self._tensorflow(image, seed)
 
     def numpy(self, image: np.ndarray, seed: np.ndarray) -> np.ndarray:
-        """The same in NumPy, whatever the backend: arrays go in and come out."""
-        image = pillow.convert_channels(image.astype(np.float32), self.channels)
+        """The same in NumPy, whatever the backend: arrays go in and come out.
+
+        Args:
+            image: As `__call__`, or a batch `(n, height, width, 1 or 3)` of one size.
+            seed: `(2,)` integers; for a batch `(n, 2)`, one for each image.
+
+        Returns:
+            `(size, size, channels)` or `(n, size, size, channels)` float32 in [0, 255].
+        """
+        if image.ndim == 3:
+            return self.numpy(image[None], seed[None])[0]
+        images = pillow.convert_channels(image.astype(np.float32), self.channels)
         size = self.size
-        if image.shape[:2] != (size, size):
-            image = resize(image[None], (size, size), antialias=True)[0]
-        draw = stateless_uniform(5, seed) * np.float32(2) - np.float32(1)
+        if images.shape[1:3] != (size, size):
+            images = resize(images, (size, size), antialias=True)
+        draw = (stateless_uniform(5, seed) * np.float32(2) - np.float32(1)).T[..., None, None]
         angle = draw[0] * np.float32(math.radians(self.degrees))
         stretch = np.exp(draw[1:3] * np.float32(math.log1p(self.stretch)))
         shift = draw[3:5] * np.float32(self.shift) * np.float32(size)
         center = np.float32((size - 1) / 2)
         place = np.arange(size, dtype=np.float32) - center
-        x, y = place[None, :], place[:, None]
-        # Where each pixel of the result comes from.
+        x, y = place[None, None, :], place[None, :, None]
+        # Where each pixel of the result comes from, `(n, size, size)`.
         from_x = (np.cos(angle) * x - np.sin(angle) * y) * stretch[0] + center + shift[0]
         from_y = (np.sin(angle) * x + np.cos(angle) * y) * stretch[1] + center + shift[1]
         left, top = np.floor(from_x), np.floor(from_y)
         right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
         # A border of one pixel on each side stands for all that lies outside.
-        framed: np.ndarray = np.full((size + 2, size + 2, self.channels), self.fill, np.float32)
-        framed[1:-1, 1:-1] = image
-
-        def at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            return framed[np.clip(rows, -1, size).astype(np.int64) + 1, np.clip(columns, -1, size).astype(np.int64) + 1]
-
-        above = (1 - right_share) * at(top, left) + right_share * at(top, left + 1)
-        below = (1 - right_share) * at(top + 1, left) + right_share * at(top + 1, left + 1)
-        return ((1 - bottom_share) * above + bottom_share * below).astype(np.float32, copy=False)
+        side = size + 2
+        framed: np.ndarray = np.full((len(images), side, side, self.channels), self.fill, np.float32)
+        framed[:, 1:-1, 1:-1] = images
+        pixels = framed.reshape(-1, self.channels)
+        first: np.ndarray = np.arange(len(images))[:, None, None] * side * side
+        rows = [first + side * np.clip(top + 1 + k, 0, side - 1).astype(np.int64) for k in (0, 1)]
+        columns = [np.clip(left + 1 + k, 0, side - 1).astype(np.int64) for k in (0, 1)]
+        above, below = (
+            (1 - right_share) * pixels[row + columns[0]] + right_share * pixels[row + columns[1]] for row in rows
+        )
+        return (1 - bottom_share) * above + bottom_share * below
 
     def _tensorflow(self, image: Tensor, seed: Tensor) -> "tf.Tensor":
         import tensorflow as tf
