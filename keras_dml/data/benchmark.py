@@ -89,7 +89,7 @@ class Protocol:
         if wrong:
             raise DataError(
                 f"The data are not the whole benchmark {name!r}: {'; '.join(wrong)}. Numbers measured on other data "
-                "cannot be compared with published ones. To use them all the same, ask for a subset: subset=True "
+                "cannot be compared with published ones. To use them anyway, ask for a subset: subset=True "
                 "(in Python), --subset (on the command line)"
             )
 

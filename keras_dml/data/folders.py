@@ -179,7 +179,7 @@ def split_of_named_classes(root: pathlib.Path, names: Sequence[str]) -> Split | 
         near = difflib.get_close_matches(unknown[0].name, names, n=1)
         raise DataError(
             f"{len(unknown)} of {len(found)} folders in {root} do not have the name of a class: {unknown[0].name!r}"
-            f"{f' (did you mean {near[0]!r}?)' if near else ''} ... Rename them or take them away"
+            f"{f' (did you mean {near[0]!r}?)' if near else ''} ... Rename or remove them"
         )
     classes = [
         (label_of[plain(name)], file) for base in bases for name, images in class_folders(base) for file in images

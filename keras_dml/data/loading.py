@@ -129,16 +129,15 @@ def _check_queries(benchmark: Benchmark) -> None:
     """Warns of queries without a partner: another image of their class on the side that is searched.
 
     Raises:
-        DataError: If the searched side has images of one class only, which any encoder gets right, or if no query has
-            a partner, so that there is nothing to find.
+        DataError: If the searched side has images of one class only, or if no query has a partner.
     """
     queries, gallery = benchmark.test, benchmark.gallery
     side, searched = ("test", queries) if gallery is None else ("gallery", gallery)
     images = np.bincount(searched.labels, minlength=searched.num_classes)
     if np.count_nonzero(images) < 2:
         raise DataError(
-            f"The {side} side of {benchmark.name!r} has images of one class only: whatever is found there is right. "
-            "Two classes are needed to measure anything"
+            f"The {side} side of {benchmark.name!r} has images of one class only: every answer would be right. "
+            "At least two classes are needed"
         )
     partners = images[queries.labels] - (gallery is None)
     alone = np.count_nonzero(partners == 0)

@@ -337,7 +337,7 @@ def split_by_class(everything: Split, train_classes: int) -> tuple[Split, Split]
 
 
 def by_class_then_name(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The order of rows that no reader depends on: by label, then by name."""
+    """Row order that is the same for every reader: by label, then by name."""
     return np.lexsort((np.asarray(names), labels))
 
 

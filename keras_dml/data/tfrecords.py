@@ -54,7 +54,7 @@ class RecordTable:
 
 
 def default_folder() -> pathlib.Path:
-    """Where TensorFlow Datasets keeps what it prepares if it is told nothing else."""
+    """The default folder of TensorFlow Datasets."""
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
@@ -106,7 +106,7 @@ def prepared(
         raise DataError(
             f"The benchmark {name!r} is not in {default_folder()}, where TensorFlow Datasets prepares it as "
             f"{records}, and download=False. Leave out download=False to have it downloaded, or give the folder with "
-            f"the data (data_dir). Looked for there are the unpacked archives:\n{layout}\nThe archives:\n{needed}"
+            f"the data (data_dir). It looked there for the unpacked archives:\n{layout}\nThe archives:\n{needed}"
         )
     missing = "holds no such data" if options.data_dir.exists() else "does not exist"
     raise DataError(
@@ -140,8 +140,8 @@ def download(
         raise DataError(
             f"TensorFlow Datasets could not download or prepare {name!r}: "
             f"{str(error).strip() or type(error).__name__}\n"
-            "Addresses of data sets move and die. Get the archives from wherever they are today, check their "
-            f"checksums, unpack them into {place}, and give that folder as data_dir (--data-dir).\n"
+            "The address may have moved. Get the archives from elsewhere, check their "
+            f"checksums, unpack them into {place}, and pass that folder as data_dir (--data-dir).\n"
             f"Needed:\n{needed}\nExpected after unpacking:\n{layout}"
         ) from error
     found = find_prepared(pathlib.Path(builder.data_dir), dataset, config)

@@ -189,16 +189,16 @@ def test_batches_without_an_end(files):
 
 def test_threads_end_with_their_batches(files):
     def running():
-        return sum(thread.name.startswith("keras_dml-batches") for thread in threading.enumerate())
+        return {thread for thread in threading.enumerate() if thread.name.startswith("keras_dml-batches")}
 
     before = running()
     batches = PKBatches(files, INPUTS, 2, 2).pydataset()
     batches[0]
-    assert running() > before
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("keras_dml-batches")]
+    threads = running() - before
+    assert threads
     del batches
     gc.collect()
-    for thread in threads[before:]:
+    for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
 

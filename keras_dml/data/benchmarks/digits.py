@@ -16,7 +16,7 @@ def load_digits(options: LoadOptions) -> Benchmark:
     """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 grey scans with values in [0, 255].
 
     Args:
-        options: Ignored, with a warning where they ask for something.
+        options: Ignored, with a warning where they are set.
     """
     if options.data_dir is not None or options.subset:
         ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"

@@ -83,8 +83,8 @@ def _domain(name: str, options: LoadOptions, domain: str) -> Split:
         split = _from_records(tfrecords.prepared(name, options, "domainnet", archives, layout, config=domain), domain)
     if not options.subset and len(split) != IMAGES[domain]:
         raise DataError(
-            f"DomainNet's cleaned {domain!r} has {IMAGES[domain]} images. Received: {len(split)}. To use them all the "
-            "same, ask for a subset: subset=True (in Python), --subset (on the command line)"
+            f"DomainNet's cleaned {domain!r} has {IMAGES[domain]} images. Received: {len(split)}. To use them "
+            "anyway, ask for a subset: subset=True (in Python), --subset (on the command line)"
         )
     return split
 

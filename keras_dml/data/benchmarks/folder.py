@@ -1,4 +1,4 @@
-"""Anybody's own images: a folder with a folder for each class."""
+"""The user's own images: a folder for each class."""
 
 import pathlib
 import warnings
@@ -19,7 +19,7 @@ SIDES = ("train", "test", "gallery")
 
 @register_benchmark("folder")
 def load_folder(options: LoadOptions) -> Benchmark:
-    """A benchmark of the user's own: classes are folders."""
+    """The user's own images: each class is a folder."""
     root = folders.existing_folder(options.data_dir, "folder", LAYOUT)
     train_side, test_side = (root / side for side in ("train", "test"))
     for side, other in ((train_side, test_side), (test_side, train_side)):
@@ -55,7 +55,7 @@ def load_folder(options: LoadOptions) -> Benchmark:
         half = (len(classes) + 1) // 2
         train, test = folders.split_of_classes(root, classes[:half]), folders.split_of_classes(root, classes[half:])
         gallery = None
-    # Nobody has published how many images there should be.
+    # No published counts to compare with.
     return assemble("folder", options, Protocol(), train, test, gallery)
 
 

@@ -60,7 +60,7 @@ def load_imagenet10k(options: LoadOptions) -> Benchmark:
     if not options.subset and len(names) != IMAGENET_10K_CLASSES:
         raise DataError(
             f"ImageNet-10K has {IMAGENET_10K_CLASSES} classes. Received: {len(names)} in {root / 'imagenet10k'}. To "
-            "use them all the same, ask for a subset: subset=True (in Python), --subset (on the command line)"
+            "use them anyway, ask for a subset: subset=True (in Python), --subset (on the command line)"
         )
     trained = {wordnet_id for wordnet_id, _ in train}
     kept = [wordnet_id for wordnet_id in names if wordnet_id not in trained]

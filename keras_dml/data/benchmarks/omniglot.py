@@ -75,7 +75,7 @@ def _from_archive(path: pathlib.Path) -> tuple[Split, Split]:
     try:
         return _read_archive(path)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no whole .npz file: {error}. Expected:\n{LAYOUT}") from error
+        raise DataError(f"{path} is not a complete .npz file: {error}. Expected:\n{LAYOUT}") from error
 
 
 def _read_archive(path: pathlib.Path) -> tuple[Split, Split]:
