@@ -35,12 +35,16 @@ setup(
         # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
         "importlib_resources",
         "numpy==2.4.*",
+        # Decodes images where TensorFlow does not.
+        "pillow",
         # Progress bars, and the pages and charts of `keras-dml report`.
         "tqdm",
         "jinja2",
         "matplotlib",
     ],
     extras_require={
+        # What runs under Keras's TensorFlow backend alone: downloads, records, tensorflow-similarity's losses, export.
+        "tensorflow": ["tensorflow==2.20.*", "tensorflow-similarity==0.17.1", "tensorflow-datasets==4.9.10"],
         # `python -m export.serve`.
         "serve": ["starlette", "uvicorn", "grpcio", "tensorflow-serving-api==2.20.*", "prometheus-client"],
         # DINOv2 and the other backbones of keras-hub.

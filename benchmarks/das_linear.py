@@ -147,7 +147,7 @@ def train(
     import tensorflow as tf
 
     from keras_dml import MetricLearner, layers, losses
-    from keras_dml.data.parallelism import prefetched
+    from keras_dml.data.pipelines import prefetched
     from keras_dml.evaluation import evaluate_retrieval
 
     # Without this, a few hundred runs would keep the graphs of all of them.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data import ImagePreprocessing, Split
-from keras_dml.data.data_error import unreadable_images_named
-from keras_dml.data.encoded_images import EncodedImages
+from keras_dml.data.errors import unreadable_images_named
+from keras_dml.data.sources import EncodedImages
 from keras_dml.utils.files import read_json, sha256, write_json, written_aside
 from keras_dml.utils.progress import SILENT, Progress
 
@@ -35,7 +35,7 @@ class ImageEncoder:
         encoder: Model from `(n, size, size, channels)` float32 images in [0, 255] to `(n, d)` embeddings.
         preprocessing: From an image of any size to an encoder input.
         pair_scorer: A learned similarity of pairs trained with the encoder (`keras_dml.layers.PDDMUnit`), or None.
-        trained_on: What is known of the training, JSON-able: name, recipe, data, code, versions. Free of form.
+        trained_on: What is known about the training, JSON-able and of any form: name, recipe, data, code, versions.
 
     Raises:
         ValueError: Encoder and preprocessing do not fit each other.
@@ -76,7 +76,7 @@ class ImageEncoder:
             images: `(n, height, width, 1 or 3)` or `(height, width, 1 or 3)` uint8; or a sequence of such single
                 images, of paths and of encoded images (`bytes`), in any mixture; or a `Split`.
             batch_size: Images per forward pass.
-            progress: Is told how many images are done, as the stage "embedding".
+            progress: Receives the number of embedded images, as the stage "embedding".
 
         Returns:
             `(n, d)` float32.
@@ -132,7 +132,7 @@ class ImageEncoder:
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes `encoder.keras`, `pair_scorer.keras` where there is one, and `image_encoder.json` into `folder`.
 
-        Each file is there whole or not at all, and the last, which holds the checksums of the others, comes last.
+        Each file is written atomically; the JSON file, which holds the checksums of the others, comes last.
         Other files in the folder stay.
 
         Returns:
@@ -180,7 +180,7 @@ class ImageEncoder:
             if found != entry["sha256"]:
                 raise ValueError(
                     f"{file} is not the file that was saved. Expected: sha256 {entry['sha256']}. Found: {found}. "
-                    "Copy the folder again, or save the encoder anew"
+                    "Copy the folder again, or save the encoder again"
                 )
         scorer = folder / PAIR_SCORER_FILE
         return cls(
@@ -192,7 +192,7 @@ class ImageEncoder:
 
 
 def load_keras_model(path: pathlib.Path) -> "keras.Model":
-    """A model saved as .keras with the layers of keras_dml known, without its training configuration.
+    """Loads a .keras model, with the layers of keras_dml registered and without its training configuration.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -205,7 +205,7 @@ def load_keras_model(path: pathlib.Path) -> "keras.Model":
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no model that Keras saved as .keras, or not whole")
+        raise ValueError(f"{path} is not a complete model that Keras saved as .keras")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -225,7 +225,7 @@ def load_pair_scorer(path: pathlib.Path) -> "keras.layers.Layer":
     """A pair scorer, saved as a layer or as a model of two inputs around it.
 
     Raises:
-        ValueError: The file holds none.
+        ValueError: The file holds no pair scorer.
     """
     loaded = load_keras_model(path)
     for layer in [loaded, *getattr(loaded, "layers", [])]:
@@ -235,7 +235,7 @@ def load_pair_scorer(path: pathlib.Path) -> "keras.layers.Layer":
 
 
 def _splits(images: Any) -> list[Split]:
-    """Images of any kind as splits: what is of one kind and shape and follows each other, together."""
+    """Images of any kind as splits: consecutive images of one kind and shape share one."""
     if isinstance(images, str | bytes | pathlib.Path):
         raise ValueError(f"`images` must be an array or a sequence of images. Received one {type(images).__name__}")
     if isinstance(images, np.ndarray) and images.dtype.kind not in "OSU":

@@ -6,10 +6,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
-import tensorflow as tf
 
-# The recipes' default, before the first test fixes it for the process.
-tf.config.threading.set_intra_op_parallelism_threads(2)
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # The recipes' default, before the first test fixes it for the process.
+    tf.config.threading.set_intra_op_parallelism_threads(2)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,12 +6,16 @@ Each has the name, version and features of the real one; only the examples are o
 import io
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import registered
-from tensorflow_datasets.datasets.stanford_online_products import stanford_online_products_dataset_builder as sop
-from tensorflow_datasets.image_classification import caltech_birds, cars196, omniglot
-from tensorflow_datasets.image_classification.domainnet import domainnet
-from tiny_pictures import jpeg
+from backend_checks import tensorflow_or_skip
+
+tensorflow_or_skip()
+
+import tensorflow_datasets as tfds  # noqa: E402
+from tensorflow_datasets.core import registered  # noqa: E402
+from tensorflow_datasets.datasets.stanford_online_products import stanford_online_products_dataset_builder as sop  # noqa: E402
+from tensorflow_datasets.image_classification import caltech_birds, cars196, omniglot  # noqa: E402
+from tensorflow_datasets.image_classification.domainnet import domainnet  # noqa: E402
+from tiny_pictures import jpeg  # noqa: E402
 
 
 def _prepare(base, examples, data_dir, name=None, config=None, names=None):

@@ -37,15 +37,10 @@ def evaluate(
     keep_neighbors: int | None = None,
 ) -> "RetrievalResult":
     """Evaluates saved embeddings; a query is kept out of its own ranking by id where both sides have ids."""
-    from keras_dml.evaluation import evaluate_retrieval
+    from keras_dml.evaluation import RetrievalOptions, evaluate_retrieval
 
     shared = gallery is not None and queries.ids is not None and gallery.ids is not None
-    return evaluate_retrieval(
-        queries.vectors,
-        queries.labels,
-        None if gallery is None else gallery.vectors,
-        None if gallery is None else gallery.labels,
-        ks=ks,
+    options = RetrievalOptions(
         ids=queries.ids if gallery is None or shared else None,
         gallery_ids=gallery.ids if shared and gallery is not None else None,
         metric=metric,
@@ -53,6 +48,8 @@ def evaluate(
         seed=seed,
         keep_neighbors=keep_neighbors,
     )
+    searched = (None, None) if gallery is None else (gallery.vectors, gallery.labels)
+    return evaluate_retrieval(queries.vectors, queries.labels, *searched, ks=ks, options=options)
 
 
 def record(result: "RetrievalResult", clustering: bool = True) -> dict[str, Any]:

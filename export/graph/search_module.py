@@ -9,7 +9,7 @@ import tensorflow as tf
 from export.gallery import RESERVED, Gallery
 from export.graph.searcher import Searcher
 from export.index.spec import largest_value
-from keras_dml.data.decoding import decode
+from keras_dml.data.images.decoding import decode
 from keras_dml.typing import Tensor
 
 if TYPE_CHECKING:

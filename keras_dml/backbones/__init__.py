@@ -1,6 +1,19 @@
 """Encoders: backbones with a deep metric learning head."""
 
-from keras_dml.backbones.build import BACKBONES, POOLINGS, build, build_backbone
+from keras_dml.backbones.build import POOLINGS, build, build_backbone
+from keras_dml.backbones.registry import BACKBONES, register_backbone
 from keras_dml.backbones.weights import LoadReport, load_backbone_weights
+from keras_dml.utils.class_registry import import_modules
 
-__all__ = ["BACKBONES", "POOLINGS", "LoadReport", "build", "build_backbone", "load_backbone_weights"]
+__all__ = [
+    "BACKBONES",
+    "POOLINGS",
+    "LoadReport",
+    "build",
+    "build_backbone",
+    "load_backbone_weights",
+    "register_backbone",
+]
+
+# A new backbone is listed nowhere: its file registers it.
+import_modules(__name__)

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_dml.backbones.pixel_values import colour_input, pixel_values
+from keras_dml.backbones.pixel_values import color_input, pixel_values
+from keras_dml.backbones.registry import register_backbone
 
 # What each family's weights were trained on; families that are not listed convert the values themselves.
 _VALUES = {
@@ -43,7 +44,7 @@ def application(
         keras_weights: "imagenet" downloads Keras's weights.
         options: Further arguments of Keras's function, such as `alpha`.
     """
-    images = colour_input(input_shape, name)
+    images = color_input(input_shape, name)
     if name.startswith(_CONVERTING):
         x = images
     elif name.startswith("ResNet") and name.endswith("V2"):
@@ -56,6 +57,7 @@ def application(
     return keras.Model(images, base.output, name=name.lower())
 
 
+@register_backbone("mobilenet_v2")
 def mobilenet_v2(
     input_shape: tuple[int, int, int], alpha: float = 1.0, keras_weights: str | None = None
 ) -> keras.Model:

@@ -1,12 +1,14 @@
 """BN-Inception, the ported Caffe network that metric learning papers call Inception-BN or IBN."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import layers
 
-from keras_dml.backbones.pixel_values import colour_input, pixel_values
-from keras_dml.backbones.torch_blocks import average_pooling, convolution, max_pooling
+from keras_dml.backbones.pixel_values import color_input, pixel_values
+from keras_dml.backbones.registry import register_backbone
+from keras_dml.backbones.torch_blocks import Norm, average_pooling, convolution, max_pooling
+from keras_dml.typing import Tensor
 
 
 class _Block(NamedTuple):
@@ -35,6 +37,9 @@ BLOCKS = {
 }
 
 
+@register_backbone(
+    "bn_inception", torch_origin="http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
+)
 def bn_inception(input_shape: tuple[int, int, int]) -> keras.Model:
     """BN-Inception (Ioffe and Szegedy, ICML 2015, arXiv 1502.03167) up to its last feature map.
 
@@ -47,7 +52,7 @@ def bn_inception(input_shape: tuple[int, int, int]) -> keras.Model:
     Returns:
         A model from images to `(batch, height / 32, width / 32, 1024)`.
     """
-    images = colour_input(input_shape, "bn_inception")
+    images = color_input(input_shape, "bn_inception")
     x = pixel_values(images, "bn_inception")
     x = _unit(x, 64, 7, "conv1_7x7_s2", strides=2)
     x = max_pooling(x, 3, 2, ceil=True, name="pool1_3x3_s2")
@@ -59,11 +64,11 @@ def bn_inception(input_shape: tuple[int, int, int]) -> keras.Model:
     return keras.Model(images, x, name="bn_inception")
 
 
-def _unit(x: Any, filters: int, size: int, name: str, strides: int = 1) -> Any:
-    return convolution(x, filters, size, strides, name=name, norm_name=f"{name}_bn", epsilon=1e-5, use_bias=True)
+def _unit(x: Tensor, filters: int, size: int, name: str, strides: int = 1) -> Tensor:
+    return convolution(x, filters, size, strides, name=name, norm=Norm(f"{name}_bn", 1e-5), use_bias=True)
 
 
-def _inception(x: Any, block: _Block, name: str) -> Any:
+def _inception(x: Tensor, block: _Block, name: str) -> Tensor:
     strides = 1 if block.one else 2
     if strides == 2 and any(length % 2 for length in x.shape[1:3]):
         # Its pooling rounds up, its convolutions down.

@@ -1,36 +1,19 @@
-"""An encoder: a backbone with the head that every deep metric learning paper puts on it."""
+"""Encoders: a backbone, global pooling, a linear layer, L2 normalization."""
 
 import inspect
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import layers
 
-from keras_dml.backbones.applications import application, application_names, find_application, mobilenet_v2
-from keras_dml.backbones.bn_inception import bn_inception
-from keras_dml.backbones.googlenet import googlenet
+from keras_dml.backbones.applications import application, application_names, find_application
 from keras_dml.backbones.hub import PREFIX, hub_backbone, prefix_tokens, with_pixel_values
-from keras_dml.backbones.resnet50 import resnet50
-from keras_dml.backbones.small_conv import small_conv
-from keras_dml.backbones.weights import (
-    TORCH_ORIGINS,
-    TORCH_SUFFIXES,
-    LoadReport,
-    keras_resnet50_file,
-    load_backbone_weights,
-)
+from keras_dml.backbones.registry import BACKBONES, Weights, traits
+from keras_dml.backbones.weights import LoadReport, load_backbone_weights
+from keras_dml.typing import Tensor
 from keras_dml.utils.suggestions import unknown_name
 
-# Each builder takes the input shape and its own options and returns a model from images in [0, 255] to a feature map.
-BACKBONES: dict[str, Callable[..., keras.Model]] = {
-    "bn_inception": bn_inception,
-    "googlenet": googlenet,
-    "mobilenet_v2": mobilenet_v2,
-    "resnet50": resnet50,
-    "small_conv": small_conv,
-}
 POOLINGS = ("avg", "max", "avg+max", "class_token")
 # Arguments of builders that are no options: given by `build`, or part of the head that the backbone is without.
 _NO_OPTIONS = frozenset(
@@ -45,7 +28,7 @@ def build(
     input_shape: tuple[int, int, int] = (224, 224, 3),
     normalize: bool = True,
     options: Mapping[str, Any] | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: Weights = None,
 ) -> keras.Model:
     """Builds an encoder: backbone, global pooling, linear layer, L2 normalisation.
 
@@ -95,7 +78,7 @@ def build_backbone(
     name: str | keras.Model,
     input_shape: tuple[int, int, int] = (224, 224, 3),
     options: Mapping[str, Any] | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: Weights = None,
 ) -> keras.Model:
     """The backbone of `build` alone, from images in [0, 255] to features; arguments as there."""
     return backbone_with_report(name, input_shape, options, weights)[0]
@@ -105,7 +88,7 @@ def backbone_with_report(
     name: str | keras.Model,
     input_shape: tuple[int, int, int],
     options: Mapping[str, Any] | None,
-    weights: str | os.PathLike[str] | None,
+    weights: Weights,
 ) -> tuple[keras.Model, LoadReport | None]:
     """`build_backbone`, and what the weights of a file went into."""
     options = dict(options or {})
@@ -139,9 +122,7 @@ def _from_model(model: keras.Model, input_shape: tuple[int, int, int], options: 
     return with_pixel_values(model, input_shape if None in shape else shape, **options)
 
 
-def _by_name(
-    name: str, input_shape: tuple[int, int, int], options: dict[str, Any], weights: str | os.PathLike[str] | None
-) -> keras.Model:
+def _by_name(name: str, input_shape: tuple[int, int, int], options: dict[str, Any], weights: Weights) -> keras.Model:
     download = weights == "imagenet"
     plain = name.replace("_", "").replace("-", "").lower()
     own = next((known for known in BACKBONES if known.replace("_", "") == plain), None)
@@ -154,21 +135,22 @@ def _by_name(
     strange = set(options) - allowed
     if strange:
         raise ValueError(unknown_name(f"option of {own or network}:", min(strange), allowed))
-    if own == "resnet50":
-        options = {"form": _resnet50_form(weights), **options}
+    options_for = traits(own).options_for if own else None
+    if options_for is not None:
+        options = {**options_for(weights), **options}
     if not download:
-        return BACKBONES[own](input_shape, **options) if own else application(str(network), input_shape, **options)
-    if own == "small_conv":
-        raise ValueError('small_conv has no ImageNet weights. Received: weights="imagenet"; use None or a file.')
-    if own in ("bn_inception", "googlenet") or (own == "resnet50" and options["form"] == "torchvision"):
-        raise ValueError(
-            f"Keras has no ImageNet weights for {own}{' of this form' if own == 'resnet50' else ''}. Download "
-            f"{TORCH_ORIGINS[own]} and pass weights=FILE; it is read without PyTorch. "
-            'Received: weights="imagenet"'
+        return builder(input_shape, **options) if own else application(str(network), input_shape, **options)
+    if own and "keras_weights" not in inspect.signature(builder).parameters:
+        origin = traits(own).torch_origin
+        advice = (
+            "Use None or a file."
+            if origin is None
+            else f"Download {origin} and pass weights=FILE; it is read without PyTorch."
         )
+        raise ValueError(f'Keras has no ImageNet weights for {own}. {advice} Received: weights="imagenet"')
     try:
         if own:
-            return BACKBONES[own](input_shape, keras_weights="imagenet", **options)
+            return builder(input_shape, keras_weights="imagenet", **options)
         return application(str(network), input_shape, "imagenet", **options)
     except (ValueError, TypeError):
         raise  # An option that Keras has no weights for; its message says which it has.
@@ -179,13 +161,7 @@ def _by_name(
         ) from error
 
 
-def _resnet50_form(weights: str | os.PathLike[str] | None) -> str:
-    if weights is None or os.fspath(weights).endswith(TORCH_SUFFIXES):
-        return "torchvision"
-    return "keras" if weights == "imagenet" or keras_resnet50_file(weights) else "torchvision"
-
-
-def _pool(backbone: keras.Model, pooling: str) -> Any:
+def _pool(backbone: keras.Model, pooling: str) -> Tensor:
     features = backbone.output
     rank = len(getattr(features, "shape", ()))
     if rank == 2:

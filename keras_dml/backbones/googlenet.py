@@ -1,12 +1,12 @@
 """GoogLeNet with batch normalisation, as torchvision defines and trained it."""
 
-from typing import Any
-
 import keras
 from keras import layers
 
-from keras_dml.backbones.pixel_values import colour_input, pixel_values
-from keras_dml.backbones.torch_blocks import convolution, max_pooling
+from keras_dml.backbones.pixel_values import color_input, pixel_values
+from keras_dml.backbones.registry import register_backbone
+from keras_dml.backbones.torch_blocks import Norm, convolution, max_pooling
+from keras_dml.typing import Tensor
 
 # Per block: 1 x 1, 3 x 3 reduction, 3 x 3, "5 x 5" reduction, "5 x 5", projection of the pooled branch.
 BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -22,6 +22,7 @@ BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
 }
 
 
+@register_backbone("googlenet", torch_origin="https://download.pytorch.org/models/googlenet-1378be20.pth")
 def googlenet(input_shape: tuple[int, int, int]) -> keras.Model:
     """GoogLeNet (Szegedy et al., CVPR 2015, arXiv 1409.4842) in torchvision's variant, up to its last feature map.
 
@@ -34,7 +35,7 @@ def googlenet(input_shape: tuple[int, int, int]) -> keras.Model:
     Returns:
         A model from images to `(batch, height / 32, width / 32, 1024)`.
     """
-    images = colour_input(input_shape, "googlenet")
+    images = color_input(input_shape, "googlenet")
     x = pixel_values(images, "symmetric")
     x = _unit(x, 64, 7, "conv1", strides=2)
     x = max_pooling(x, 3, 2, ceil=True, name="maxpool1")
@@ -50,11 +51,11 @@ def googlenet(input_shape: tuple[int, int, int]) -> keras.Model:
     return keras.Model(images, x, name="googlenet")
 
 
-def _unit(x: Any, filters: int, size: int, name: str, strides: int = 1) -> Any:
-    return convolution(x, filters, size, strides, name=f"{name}.conv", norm_name=f"{name}.bn", epsilon=1e-3)
+def _unit(x: Tensor, filters: int, size: int, name: str, strides: int = 1) -> Tensor:
+    return convolution(x, filters, size, strides, name=f"{name}.conv", norm=Norm(f"{name}.bn", 1e-3))
 
 
-def _inception(x: Any, widths: tuple[int, int, int, int, int, int], name: str) -> Any:
+def _inception(x: Tensor, widths: tuple[int, int, int, int, int, int], name: str) -> Tensor:
     one, reduce_three, three, reduce_five, five, projection = widths
     branches = [
         _unit(x, one, 1, f"{name}.branch1"),

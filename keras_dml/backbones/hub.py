@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dml.backbones.pixel_values import colour_input
+from keras_dml.backbones.pixel_values import color_input
 
 PREFIX = "keras_hub:"
 
@@ -43,7 +43,7 @@ def hub_backbone(preset: str, input_shape: tuple[int, int, int], load_weights: b
             f"keras-hub could not load the preset {preset!r}: {error}. Without network, download the preset elsewhere "
             f'and name its folder: "{PREFIX}FOLDER".'
         ) from error
-    colour_input(input_shape, preset)
+    color_input(input_shape, preset)
     return with_pixel_values(backbone, input_shape, converter.scale, converter.offset)
 
 

@@ -1,17 +1,17 @@
 """How a backbone wants the values of its images: the first layers of each."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import layers
+
+from keras_dml.typing import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 MODES = ("none", "symmetric", "standard", "caffe", "bn_inception")
 
 
-def pixel_values(images: Any, mode: str) -> Any:
+def pixel_values(images: Tensor, mode: str) -> Tensor:
     """Converts images from RGB in [0, 255] to what the weights were trained on.
 
     Made of Keras's own layers, in float32 under every dtype policy, so that a saved encoder needs Keras alone.
@@ -36,8 +36,8 @@ def pixel_values(images: Any, mode: str) -> Any:
     means = {"caffe": [-123.68, -116.779, -103.939], "bn_inception": [-128.0, -117.0, -104.0]}
     if mode not in means:
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}. Received: mode={mode!r}")
-    centred = layers.Rescaling(1.0, offset=means[mode], dtype="float32", name="pixel_values")(images)
-    return keras.ops.flip(centred, axis=-1)
+    centered = layers.Rescaling(1.0, offset=means[mode], dtype="float32", name="pixel_values")(images)
+    return keras.ops.flip(centered, axis=-1)
 
 
 def expects_bytes(encoder: keras.Model) -> bool:
@@ -57,7 +57,7 @@ def expects_bytes(encoder: keras.Model) -> bool:
     return False
 
 
-def colour_input(input_shape: tuple[int, int, int], network: str) -> Any:
+def color_input(input_shape: tuple[int, int, int], network: str) -> Tensor:
     """The input of a network whose published weights are for colour images.
 
     Raises:

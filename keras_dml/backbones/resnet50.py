@@ -1,16 +1,29 @@
 """ResNet-50, in the form that its PyTorch weights fit or the form that Keras's fit."""
 
-from typing import Any
+import os
+from collections.abc import Mapping
 
 import keras
 from keras import layers
 
-from keras_dml.backbones.pixel_values import colour_input, pixel_values
-from keras_dml.backbones.torch_blocks import convolution, max_pooling
+from keras_dml.backbones.pixel_values import color_input, pixel_values
+from keras_dml.backbones.registry import Weights, register_backbone
+from keras_dml.backbones.torch_blocks import Norm, convolution, max_pooling
+from keras_dml.backbones.weights import TORCH_SUFFIXES, keras_resnet50_file
+from keras_dml.typing import Tensor
 
 FORMS = ("torchvision", "keras")
+TORCH_ORIGIN = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
 
+def _form_of(weights: Weights) -> Mapping[str, str]:
+    """The form that weights fit."""
+    if weights is None or os.fspath(weights).endswith(TORCH_SUFFIXES):
+        return {"form": "torchvision"}
+    return {"form": "keras" if weights == "imagenet" or keras_resnet50_file(weights) else "torchvision"}
+
+
+@register_backbone("resnet50", torch_origin=TORCH_ORIGIN, options_for=_form_of)
 def resnet50(
     input_shape: tuple[int, int, int], form: str = "torchvision", keras_weights: str | None = None
 ) -> keras.Model:
@@ -33,13 +46,18 @@ def resnet50(
     """
     if form not in FORMS:
         raise ValueError(f"`form` of resnet50 must be one of {', '.join(FORMS)}. Received: form={form!r}")
-    images = colour_input(input_shape, "resnet50")
+    if form == "torchvision" and keras_weights is not None:
+        raise ValueError(
+            f"Keras has no ImageNet weights for resnet50 of this form. Download {TORCH_ORIGIN} and pass weights=FILE; "
+            f"it is read without PyTorch. Received: weights={keras_weights!r}"
+        )
+    images = color_input(input_shape, "resnet50")
     if form == "keras":
         x = pixel_values(images, "caffe")
         base = keras.applications.ResNet50(include_top=False, weights=keras_weights, input_tensor=x)
         return keras.Model(images, base.output, name="resnet50")
     x = pixel_values(images, "standard")
-    x = convolution(x, 64, 7, 2, name="conv1", norm_name="bn1", epsilon=1e-5)
+    x = convolution(x, 64, 7, 2, name="conv1", norm=Norm("bn1", 1e-5))
     x = max_pooling(x, 3, 2, padding=1, name="maxpool")
     for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
         for block in range(blocks):
@@ -48,15 +66,15 @@ def resnet50(
     return keras.Model(images, x, name="resnet50")
 
 
-def _bottleneck(x: Any, width: int, strides: int, *, name: str, project: bool) -> Any:
-    def step(y: Any, filters: int, size: int, step_strides: int, index: int, relu: bool) -> Any:
-        names = (f"{name}.conv{index}", f"{name}.bn{index}")
-        return convolution(y, filters, size, step_strides, name=names[0], norm_name=names[1], epsilon=1e-5, relu=relu)
+def _bottleneck(x: Tensor, width: int, strides: int, *, name: str, project: bool) -> Tensor:
+    def step(y: Tensor, filters: int, size: int, step_strides: int, index: int, relu: bool) -> Tensor:
+        norm = Norm(f"{name}.bn{index}", 1e-5)
+        return convolution(y, filters, size, step_strides, name=f"{name}.conv{index}", norm=norm, relu=relu)
 
     shortcut = x
     if project:
-        names = (f"{name}.downsample.0", f"{name}.downsample.1")
-        shortcut = convolution(x, 4 * width, 1, strides, name=names[0], norm_name=names[1], epsilon=1e-5, relu=False)
+        norm = Norm(f"{name}.downsample.1", 1e-5)
+        shortcut = convolution(x, 4 * width, 1, strides, name=f"{name}.downsample.0", norm=norm, relu=False)
     y = step(x, width, 1, 1, 1, True)
     y = step(y, width, 3, strides, 2, True)
     y = step(y, 4 * width, 1, 1, 3, False)

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_dml.backbones.registry import register_backbone
 
+
+@register_backbone("small_conv")
 def small_conv(input_shape: tuple[int, int, int], widths: Sequence[int] = (32, 64, 128)) -> keras.Model:
     """Convolution 3 x 3, batch normalisation, ReLU, twice per stage; stages after the first halve the image.
 

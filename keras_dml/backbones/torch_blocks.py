@@ -4,26 +4,44 @@ Layers are named like the modules of the PyTorch network, so that a state dict's
 and the like.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 from keras import layers
 
+from keras_dml.typing import Tensor
+
+
+class Norm(NamedTuple):
+    """A batch normalization: the layer's name and its epsilon."""
+
+    name: str
+    epsilon: float
+
 
 def convolution(
-    x: Any,
+    x: Tensor,
     filters: int,
     kernel_size: int,
     strides: int = 1,
     *,
     name: str,
-    norm_name: str,
-    epsilon: float,
+    norm: Norm,
     use_bias: bool = False,
     relu: bool = True,
-) -> Any:
+) -> Tensor:
     """Convolution padded by `kernel_size // 2` on all sides, batch normalisation, ReLU.
 
     Keras's "same" padding puts the padding of a strided convolution on the far side only, which would shift the map.
+
+    Args:
+        x: `(batch, h, w, channels)`.
+        filters: Channels of the result.
+        kernel_size: Side of the kernel.
+        strides: Step of the kernel.
+        name: Of the convolution.
+        norm: The batch normalization after it.
+        use_bias: Whether the convolution has a bias.
+        relu: Whether a ReLU follows.
     """
     padding = "same"
     if strides > 1 and kernel_size > 1:
@@ -31,11 +49,11 @@ def convolution(
         padding = "valid"
     x = layers.Conv2D(filters, kernel_size, strides=strides, padding=padding, use_bias=use_bias, name=name)(x)
     # PyTorch's default momentum of 0.1 weighs the batch, Keras's the running value.
-    x = layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=norm_name)(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=norm.epsilon, name=norm.name)(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def max_pooling(x: Any, size: int, strides: int, *, name: str, padding: int = 0, ceil: bool = False) -> Any:
+def max_pooling(x: Tensor, size: int, strides: int, *, name: str, padding: int = 0, ceil: bool = False) -> Tensor:
     """Maximum over windows of values that are not negative (what follows a ReLU): there, padding by 0 is padding by
     minus infinity.
 
@@ -59,7 +77,7 @@ def max_pooling(x: Any, size: int, strides: int, *, name: str, padding: int = 0,
     return layers.MaxPooling2D(size, strides, padding="valid", name=name)(x)
 
 
-def average_pooling(x: Any, *, name: str) -> Any:
+def average_pooling(x: Tensor, *, name: str) -> Tensor:
     """Average over 3 x 3 windows with step 1, where the padding counts as zeros (Caffe's averages)."""
     x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     return layers.AveragePooling2D(3, 1, padding="valid", name=name)(x)

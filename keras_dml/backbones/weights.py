@@ -10,15 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dml.backbones.registry import torch_backbones, traits
 from keras_dml.backbones.torch_checkpoint import read_state_dict
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".safetensors")
-# Backbones whose layers bear the names of a public PyTorch network, and where its ImageNet weights are.
-TORCH_ORIGINS = {
-    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "googlenet": "https://download.pytorch.org/models/googlenet-1378be20.pth",
-    "bn_inception": "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
-}
 # Classifiers of the networks, which an embedding network does not have.
 _CLASSIFIERS = ("fc.", "last_linear.", "classifier.", "head.", "aux1.", "aux2.")
 _KERAS_CLASSIFIERS = ("predictions", "Logits", "logits", "classifier", "fc1", "fc2", "fc1000", "dense", "head")
@@ -101,9 +96,9 @@ def torch_state(model: keras.Model) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def _load_torch(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
-    if backbone.name not in TORCH_ORIGINS or not _has_torch_names(backbone):
+    if traits(backbone.name).torch_origin is None or not _has_torch_names(backbone):
         raise ValueError(
-            f'PyTorch checkpoints fit {", ".join(sorted(TORCH_ORIGINS))} (resnet50 in its form "torchvision"). '
+            f'PyTorch checkpoints fit {", ".join(torch_backbones())} (resnet50 in its form "torchvision"). '
             f"Received: {path} for the backbone {backbone.name}"
         )
     wanted = torch_state(backbone)

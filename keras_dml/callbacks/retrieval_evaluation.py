@@ -1,26 +1,34 @@
 """Retrieval metrics on held-out classes during training."""
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.image_encoder import ImageEncoder
+from keras_dml.typing import Tensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+HeldOut: TypeAlias = "tuple[Tensor, Tensor] | keras.utils.PyDataset | tf.data.Dataset | Split"
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
     """Adds Recall@k and MAP@R on held-out classes to the logs at the end of an epoch.
 
-    The values are named `val_recall@1`, ..., `val_map@r`; they stand in the progress bar and in the history, and
+    The values are named `val_recall@1`, ..., `val_map@r`; the progress bar and the history show them, and
     `ModelCheckpoint` and `EarlyStopping` can monitor them (with `mode="max"`).
 
     Args:
-        query: `(images, labels)` arrays, or a `tf.data.Dataset` of such batches, or a `Split` (with `preprocessing`).
+        query: `(images, labels)` arrays; or a `keras.utils.PyDataset` or `tf.data.Dataset` of such batches, with an
+            end; or a `Split` (with `preprocessing`).
         gallery: The same for a gallery of its own; by default queries search among themselves, each without itself.
         ks: Ranks of Recall@k.
-        every: Evaluate at every so many epochs, counted from the first, and at the last one.
+        every: Evaluates every so many epochs, from the first on, and after the last.
         preprocessing: How the images of a `Split` become encoder inputs.
         batch_size: Images embedded at a time.
         prefix: Put before every name.
@@ -28,8 +36,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        query: Any,
-        gallery: Any = None,
+        query: HeldOut,
+        gallery: "HeldOut | None" = None,
         ks: Sequence[int] = (1, 2, 4, 8),
         every: int = 1,
         preprocessing: ImagePreprocessing | None = None,
@@ -56,7 +64,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             logs.update(values)
 
     def evaluate(self) -> dict[str, float]:
-        """Embeds the held-out images with the model as it is now and returns the metrics by name."""
+        """Embeds the held-out images with the current model and returns the metrics by name."""
         from keras_dml.evaluation import evaluate_retrieval
 
         embeddings, labels = self._embed(self._query)
@@ -66,7 +74,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         values[f"{self.prefix}map@r"] = float(result.map_at_r)
         return values
 
-    def _embed(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _embed(self, data: HeldOut) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings `(n, d)` and labels `(n,)` of what `_checked` let pass."""
         if isinstance(data, Split):
             assert self.preprocessing is not None
@@ -76,24 +84,28 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             return self.model.predict(images, batch_size=self.batch_size, verbose=0), labels
         parts, part_labels = [], []
         for batch, batch_labels in data:
-            parts.append(self.model.predict_on_batch(batch))
+            parts.append(np.asarray(self.model.predict_on_batch(batch)))
             part_labels.append(np.asarray(batch_labels).reshape(-1))
         return np.concatenate(parts), np.concatenate(part_labels)
 
-    def _checked(self, data: Any) -> Any:
-        """A `Split`, a data set of batches, or a pair of arrays."""
-        import tensorflow as tf
-
+    def _checked(self, data: HeldOut) -> HeldOut:
+        """A `Split`, batches, or a pair of arrays."""
         if isinstance(data, Split):
             if self.preprocessing is None:
                 raise ValueError("A `Split` needs `preprocessing`, an ImagePreprocessing of the encoder's input size.")
             return data
-        if isinstance(data, tf.data.Dataset):
+        if isinstance(data, keras.utils.PyDataset):
+            if data.num_batches is None:
+                raise ValueError("Held-out batches need an end. Received: a PyDataset without one; give it `steps`")
+            return data
+        # Whoever holds such a data set has imported the module.
+        tensorflow = sys.modules.get("tensorflow")
+        if hasattr(tensorflow, "data") and isinstance(data, tensorflow.data.Dataset):  # type: ignore[union-attr]
             return data
         if isinstance(data, tuple) and len(data) == 2:
             images, labels = data
             return np.asarray(images), np.asarray(labels).reshape(-1)
         raise ValueError(
-            "Held-out data must be a tuple (images, labels), a tf.data.Dataset of such batches, or a Split. "
-            f"Received: {type(data).__name__}"
+            "Held-out data must be a tuple (images, labels), a PyDataset or a tf.data.Dataset of such batches, or a "
+            f"Split. Received: {type(data).__name__}"
         )

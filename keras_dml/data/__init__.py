@@ -1,29 +1,38 @@
 """Benchmarks as class-disjoint splits, P x K batches and image preprocessing."""
 
-from keras_dml.data.bad_image import BadImage
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.image_source import ImageSource
+from keras_dml.data import benchmarks
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import BadImage, DataError
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.images.random_affine import RandomAffine
+from keras_dml.data.images.random_resized_crop import RandomResizedCrop
+from keras_dml.data.loading import BENCHMARKS, LoadOptions, assemble, load, register_benchmark
 from keras_dml.data.pk_batches import PKBatches
-from keras_dml.data.random_affine import RandomAffine
-from keras_dml.data.random_resized_crop import RandomResizedCrop
-from keras_dml.data.registry import BENCHMARKS, load
+from keras_dml.data.sources import ImageSource
 from keras_dml.data.split import Split
+from keras_dml.utils.class_registry import import_modules
 from keras_dml.utils.deprecation import renamed_attributes
 
 __all__ = [
     "BENCHMARKS",
+    "Archive",
     "BadImage",
     "Benchmark",
     "DataError",
     "ImagePreprocessing",
     "ImageSource",
+    "LoadOptions",
     "PKBatches",
+    "Protocol",
     "RandomAffine",
     "RandomResizedCrop",
     "Split",
+    "assemble",
     "load",
+    "register_benchmark",
 ]
+
+# A new benchmark is listed nowhere: its file registers it.
+import_modules(benchmarks.__name__)
 
 __getattr__ = renamed_attributes(__name__, {"ClassBatches": "PKBatches"})

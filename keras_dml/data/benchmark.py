@@ -1,9 +1,10 @@
-"""A benchmark: class-disjoint training and test sides."""
+"""A benchmark, the published numbers it is compared with, and the archives its data come in."""
 
 import dataclasses
 import hashlib
 from typing import Any
 
+from keras_dml.data.errors import DataError
 from keras_dml.data.split import Split
 
 
@@ -47,3 +48,69 @@ class Benchmark:
     def identity(self) -> dict[str, Any]:
         """What tells these data from others, JSON-able."""
         return {"subset": self.subset, "fingerprint": self.fingerprint}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How many classes and images each side of a benchmark has; None where no number is published.
+
+    Args:
+        train_classes: Classes of the training side.
+        train_images: Images of the training side.
+        test_classes: Classes of the test side.
+        test_images: Images of the test side (the queries).
+        gallery_images: Images of the gallery, where the benchmark has one.
+    """
+
+    train_classes: int | None = None
+    train_images: int | None = None
+    test_classes: int | None = None
+    test_images: int | None = None
+    gallery_images: int | None = None
+
+    def check(self, name: str, train: Split, test: Split, gallery: Split | None = None) -> None:
+        """Compares the splits with the protocol.
+
+        Raises:
+            DataError: If a number differs; the text names all that do.
+        """
+        found = {
+            "train_classes": train.num_classes,
+            "train_images": len(train),
+            "test_classes": test.num_classes,
+            "test_images": len(test),
+            "gallery_images": None if gallery is None else len(gallery),
+        }
+        wrong = [
+            f"{count.replace('_', ' ')} {found[count]} instead of {expected}"
+            for count, expected in dataclasses.asdict(self).items()
+            if expected is not None and expected != found[count]
+        ]
+        if wrong:
+            raise DataError(
+                f"The data are not the whole benchmark {name!r}: {'; '.join(wrong)}. Numbers measured on other data "
+                "cannot be compared with published ones. To use them anyway, ask for a subset: subset=True "
+                "(in Python), --subset (on the command line)"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An archive of a data set's publisher.
+
+    Args:
+        name: File name.
+        url: Where it was published; addresses of data sets die, the checksum stays.
+        size: Bytes, or None where not known.
+        sha256: Checksum, or None where not known.
+    """
+
+    name: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f", {self.size:,} bytes"
+        checksum = "checksum not known" if self.sha256 is None else f"sha256 {self.sha256}"
+        return f"{self.name}{size}, {checksum}, from {self.url}"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
+from keras_dml.data.errors import DataError
+from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
@@ -179,7 +179,7 @@ def split_of_named_classes(root: pathlib.Path, names: Sequence[str]) -> Split | 
         near = difflib.get_close_matches(unknown[0].name, names, n=1)
         raise DataError(
             f"{len(unknown)} of {len(found)} folders in {root} do not have the name of a class: {unknown[0].name!r}"
-            f"{f' (did you mean {near[0]!r}?)' if near else ''} ... Rename them or take them away"
+            f"{f' (did you mean {near[0]!r}?)' if near else ''} ... Rename or remove them"
         )
     classes = [
         (label_of[plain(name)], file) for base in bases for name, images in class_folders(base) for file in images
@@ -192,7 +192,7 @@ def existing_folder(data_dir: pathlib.Path | None, name: str, expected: str) -> 
     """`data_dir`, if it is a folder.
 
     Raises:
-        DataError: If it is none, with what was expected there.
+        DataError: It is no folder; the text says what is expected there.
     """
     if data_dir is None:
         raise DataError(

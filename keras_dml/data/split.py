@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from keras_dml.data.array_images import ArrayImages
-from keras_dml.data.bad_image import BadImage
-from keras_dml.data.data_error import DataError
-from keras_dml.data.decoding import decode
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.image_source import ImageSource
-from keras_dml.data.parallelism import parallel_batches, prefetched
+from keras_dml.data.errors import BadImage, DataError
+from keras_dml.data.images import pillow
+from keras_dml.data.images.decoding import decode
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.pipelines import parallel_batches, prefetched
+from keras_dml.data.sources import ArrayImages, FileImages, ImageSource
+from keras_dml.utils.requirements import uses_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from keras_dml.data.array_batches import ArrayBatches
 
 
 class Split:
@@ -121,6 +122,8 @@ class Split:
         Raises:
             DataError: If it cannot be decoded; the text names it.
         """
+        if not uses_tensorflow():
+            return self.image_numpy(row)
         import tensorflow as tf
 
         item = self.source.fetch(np.array([row]))[0]
@@ -132,6 +135,20 @@ class Split:
             return decode(encoded, 3, box, self.source.relative_boxes).numpy()
         except tf.errors.OpError as error:
             raise DataError(f"The image {self.ids[row]!r} cannot be read: {_reason(error)}") from error
+
+    def image_numpy(self, row: int) -> np.ndarray:
+        """`image`, decoded with Pillow whatever the backend."""
+        item = self.source.fetch(np.array([row]))[0]
+        if self.source.shape is not None:
+            return item
+        try:
+            return pillow.decode(self.source.read(item), 3, *self._where(row))
+        except (DataError, OSError) as error:
+            raise DataError(f"The image {self.ids[row]!r} cannot be read: {_reason(error)}") from error
+
+    def _where(self, row: int) -> tuple[np.ndarray, bool] | tuple[()]:
+        """The arguments `box` and `relative` of `decode`, where the images have boxes."""
+        return () if self.source.boxes is None else (self.source.boxes[row], self.source.relative_boxes)
 
     def verify(self, workers: int | None = None) -> list[BadImage]:
         """Decodes every image and returns those that cannot be read; an array has none.
@@ -152,11 +169,14 @@ class Split:
         with ThreadPoolExecutor(workers) as pool:
             return [bad for bad in pool.map(check, range(len(self))) if bad is not None]
 
-    def dataset(self, preprocessing: ImagePreprocessing, batch_size: int = 256) -> "tf.data.Dataset":
+    def dataset(self, preprocessing: ImagePreprocessing, batch_size: int = 256) -> "tf.data.Dataset | ArrayBatches":
         """All images in order as batches `(batch, size, size, channels)`, float32 in [0, 255].
 
-        An image that cannot be read ends the iteration with an error that names it.
+        A `tf.data.Dataset` under Keras's TensorFlow backend, else what `pydataset` returns. An image that cannot be
+        read ends the iteration with an error that names it.
         """
+        if not uses_tensorflow():
+            return self.pydataset(preprocessing, batch_size)
         import tensorflow as tf
 
         rows = tf.data.Dataset.range(len(self)).batch(batch_size)
@@ -170,6 +190,57 @@ class Split:
 
         fetched = rows.map(lambda k: (k, self.fetch(k)), num_parallel_calls=2)
         return prefetched(fetched.map(lambda k, elements: self.read(k, elements, example)))
+
+    def pydataset(self, preprocessing: ImagePreprocessing, batch_size: int = 256) -> "ArrayBatches":
+        """`dataset` as a `keras.utils.PyDataset` of NumPy arrays, whatever the backend; needs no TensorFlow.
+
+        Raises:
+            DataError: When it is iterated over, if an image cannot be read; the text names it.
+        """
+        from keras_dml.data.array_batches import ArrayBatches
+
+        def example(encoded: bytes, place: int, *where: Any) -> np.ndarray:
+            return preprocessing.numpy(pillow.decode(encoded, preprocessing.channels, *where))
+
+        def batch(number: int) -> np.ndarray:
+            rows = np.arange(number * batch_size, min((number + 1) * batch_size, len(self)))
+            if self.source.shape is not None:
+                return preprocessing.numpy(self.source.fetch(rows))
+            return self.read_numpy(rows, example)
+
+        return ArrayBatches(batch, -(-len(self) // batch_size))
+
+    def read_numpy(self, rows: np.ndarray, make: Callable[..., np.ndarray]) -> np.ndarray:
+        """Makes an encoder input of every encoded image of a batch, in threads.
+
+        Args:
+            rows: `(n,)` row numbers, one at least.
+            make: `make(encoded, place)`, or `make(encoded, place, box, relative)` where the images have boxes, returns
+                an input `(height, width, channels)`; `place` counts `rows`.
+
+        Returns:
+            `(n, height, width, channels)`.
+
+        Raises:
+            DataError: An image cannot be read, or `make` fails on it; the text names the first such.
+        """
+        from keras_dml.data.array_batches import image_threads
+
+        items = self.source.fetch(rows)
+
+        def one(place: int) -> np.ndarray:
+            return make(self.source.read(items[place]), place, *self._where(int(rows[place])))
+
+        futures = [image_threads().submit(one, place) for place in range(len(rows))]
+        made = []
+        for row, future in zip(rows, futures, strict=True):
+            try:
+                made.append(future.result())
+            except Exception as error:
+                for other in futures:
+                    other.cancel()
+                raise self._unreadable(int(row), self.image_numpy) from error
+        return np.stack(made)
 
     def fetch(self, rows: "tf.Tensor") -> "dict[str, tf.Tensor]":
         """A batch of rows as tensors: "item", and "box" where the images have boxes."""
@@ -237,9 +308,12 @@ class Split:
 
     def _explain(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Raises the error about the first of `rows` that is not in `places`."""
-        row = int(np.delete(rows, places)[0])
+        raise self._unreadable(int(np.delete(rows, places)[0]), self.image)
+
+    def _unreadable(self, row: int, image: Callable[[int], np.ndarray]) -> DataError:
+        """The error about an image of which no encoder input could be made."""
         try:
-            self.image(row)
+            image(row)
         except DataError as error:
             text = f"{error}. "
         else:
@@ -247,13 +321,24 @@ class Split:
                 f"The image {self.ids[row]!r} can be decoded, but no encoder input could be made of it: the "
                 "augmentation fails on it, or its file could not be read for a moment. "
             )
-        raise DataError(
+        return DataError(
             f'{text}To leave out what cannot be decoded, load with bad_images="skip" (--bad-images skip on the command '
             "line); Split.verify() lists it"
         )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.image(row) for row in range(len(self)))
+
+
+def split_by_class(everything: Split, train_classes: int) -> tuple[Split, Split]:
+    """Images with labels below `train_classes`, and the others."""
+    train = everything.labels < train_classes
+    return everything.subset(np.flatnonzero(train)), everything.subset(np.flatnonzero(~train))
+
+
+def by_class_then_name(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Row order that is the same for every reader: by label, then by name."""
+    return np.lexsort((np.asarray(names), labels))
 
 
 def _reason(error: Exception) -> str:

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from keras_dml.data.archive import Archive
-from keras_dml.data.data_error import DataError
-from keras_dml.data.packed_images import PackedImages
+from keras_dml.data.benchmark import Archive
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions
+from keras_dml.data.sources import PackedImages
+from keras_dml.utils.requirements import tensorflow_module
 
 INDEX_FORMAT = 1
 LENGTH = struct.Struct("<Q")
@@ -52,7 +54,7 @@ class RecordTable:
 
 
 def default_folder() -> pathlib.Path:
-    """Where TensorFlow Datasets keeps what it prepares if it is told nothing else."""
+    """The default folder of TensorFlow Datasets."""
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
@@ -80,6 +82,41 @@ def find_prepared(data_dir: pathlib.Path | None, dataset: str, config: str | Non
     return None
 
 
+def prepared(
+    name: str,
+    options: LoadOptions,
+    dataset: str,
+    archives: Sequence[Archive],
+    layout: str,
+    config: str | None = None,
+) -> pathlib.Path:
+    """The folder of a data set prepared by TensorFlow Datasets, downloaded if that is allowed and needed.
+
+    Raises:
+        DataError: If it is not there, with what is looked for and what archives it comes from.
+    """
+    found = find_prepared(options.data_dir, dataset, config)
+    if found is not None:
+        return found
+    if options.may_download:
+        return download(options.data_dir, dataset, archives, layout, config)
+    needed = "\n".join(f"  {archive}" for archive in archives)
+    records = f"{dataset}{'' if config is None else '/' + config}/VERSION"
+    if options.data_dir is None:
+        raise DataError(
+            f"The benchmark {name!r} is not in {default_folder()}, where TensorFlow Datasets prepares it as "
+            f"{records}, and download=False. Leave out download=False to have it downloaded, or give the folder with "
+            f"the data (data_dir). It looked there for the unpacked archives:\n{layout}\nThe archives:\n{needed}"
+        )
+    missing = "holds no such data" if options.data_dir.exists() else "does not exist"
+    raise DataError(
+        f"The benchmark {name!r}: {options.data_dir} {missing}. Looked for the unpacked archives:\n{layout}\n"
+        f"or for {records} as TensorFlow Datasets prepares it. Without a data folder (data_dir, --data-dir) that "
+        f"library downloads and prepares it in {default_folder()}, with download=True (in Python) in the "
+        f"folder given. The archives:\n{needed}"
+    )
+
+
 def download(
     data_dir: pathlib.Path | None,
     dataset: str,
@@ -92,8 +129,7 @@ def download(
     Raises:
         DataError: If that fails, with the archives that are needed and what to do with them.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = tensorflow_module("tensorflow_datasets", f"Downloading {dataset!r}")
     name = dataset if config is None else f"{dataset}/{config}"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -104,8 +140,8 @@ def download(
         raise DataError(
             f"TensorFlow Datasets could not download or prepare {name!r}: "
             f"{str(error).strip() or type(error).__name__}\n"
-            "Addresses of data sets move and die. Get the archives from wherever they are today, check their "
-            f"checksums, unpack them into {place}, and give that folder as data_dir (--data-dir).\n"
+            "The address may have moved. Get the archives from elsewhere, check their "
+            f"checksums, unpack them into {place}, and pass that folder as data_dir (--data-dir).\n"
             f"Needed:\n{needed}\nExpected after unpacking:\n{layout}"
         ) from error
     found = find_prepared(pathlib.Path(builder.data_dir), dataset, config)
@@ -126,6 +162,7 @@ def read_table(folder: pathlib.Path, splits: Sequence[str], columns: Sequence[st
 
     Raises:
         DataError: If a split or a feature is not there, or the files are no TFRecords.
+        ImportError: Without TensorFlow, the first time; what was noted then is read without it.
     """
     shards = [(split, path) for split in splits for path in _shards(folder, split)]
     cache = _cache_file(folder, shards, columns)
@@ -198,8 +235,8 @@ def _records(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    tensorflow = tensorflow_module("tensorflow", "Reading the records of TensorFlow Datasets")
     from google.protobuf.message import DecodeError
-    from tensorflow.train import Example
 
     files: list[int] = []
     offsets: list[int] = []
@@ -208,7 +245,7 @@ def _index(shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -
     for number, (_, path) in enumerate(shards):
         for position, payload in _records(path):
             try:
-                features = Example.FromString(payload).features.feature
+                features = tensorflow.train.Example.FromString(payload).features.feature
             except DecodeError as error:
                 raise DataError(
                     f"{path} holds no example at byte {position}: {error}. Prepare the data set again"

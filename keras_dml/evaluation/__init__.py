@@ -11,7 +11,7 @@ from keras_dml.evaluation.folds import (
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
 from keras_dml.evaluation.projector import write_projector
-from keras_dml.evaluation.retrieval import evaluate_retrieval
+from keras_dml.evaluation.retrieval import RetrievalOptions, evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "CrossValidation",
     "Geometry",
     "NeighborSearch",
+    "RetrievalOptions",
     "RetrievalResult",
     "class_folds",
     "cluster_metrics",

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_dml.evaluation.retrieval import evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
+from keras_dml.typing import Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class CrossValidation:
         }
 
 
-def class_folds(labels: Any, folds: int = 4, seed: int | None = None) -> Iterator[ClassFold]:
+def class_folds(labels: Tensor, folds: int = 4, seed: int | None = None) -> Iterator[ClassFold]:
     """Splits labelled rows so that every class is held out exactly once, with all its rows.
 
     Args:
@@ -82,7 +83,7 @@ def _folds(labels: np.ndarray, parts: Sequence[np.ndarray]) -> Iterator[ClassFol
         yield ClassFold(number, np.flatnonzero(~inside), np.flatnonzero(inside), held_out)
 
 
-def concatenate_embeddings(embeddings: Sequence[Any]) -> np.ndarray:
+def concatenate_embeddings(embeddings: Sequence[Tensor]) -> np.ndarray:
     """Puts the unit-length embeddings of several models side by side, `(n, sum of widths)`, unit length again."""
     if not embeddings:
         raise ValueError("There is nothing to concatenate: no embeddings were given.")
@@ -97,10 +98,10 @@ def concatenate_embeddings(embeddings: Sequence[Any]) -> np.ndarray:
 
 
 def evaluate_folds(
-    embeddings: Sequence[Any],
-    labels: Any,
-    gallery: Sequence[Any] | None = None,
-    gallery_labels: Any = None,
+    embeddings: Sequence[Tensor],
+    labels: Tensor,
+    gallery: Sequence[Tensor] | None = None,
+    gallery_labels: Tensor = None,
     evaluate: Callable[..., RetrievalResult] = evaluate_retrieval,
     **options: Any,
 ) -> CrossValidation:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_dml.typing import Tensor
 from keras_dml.utils.cores import available_cores
+from keras_dml.utils.requirements import uses_tensorflow
 
 METRICS = ("cosine", "euclidean")
 UNIT_ROUNDOFF = 2.0**-24
@@ -17,7 +19,7 @@ CHUNK_ROWS = 32
 BLOCK_COLUMNS = 131072
 # Squared distance of two unit vectors that differ by no more than float64's rounding of their length.
 SAME_DIRECTION = 1e-28
-# Multiplications below which loading TensorFlow does not pay.
+# Multiplications below which handing a product to TensorFlow does not pay.
 SMALL = 2**33
 # Pairs compared in float64 at a time.
 PAIRS = 4096
@@ -42,11 +44,11 @@ class NeighborSearch:
 
     def __init__(
         self,
-        queries: Any,
-        gallery: Any = None,
+        queries: Tensor,
+        gallery: Tensor | None = None,
         *,
-        ids: Any = None,
-        gallery_ids: Any = None,
+        ids: Tensor | None = None,
+        gallery_ids: Tensor | None = None,
         metric: str = "cosine",
         memory: int = 128 * 2**20,
     ) -> None:
@@ -81,6 +83,7 @@ class NeighborSearch:
         self._query_norms = self._gallery_norms if gallery is None else _squared_norms(self._query_work)
         self._bias = (self._gallery_norms * -0.5).astype(np.float32)
         self._representative: np.ndarray | None = None
+        self._scores: np.ndarray | None = None
         self._gallery_tensor: tuple[tuple[int, int], Any] | None = None
 
     @property
@@ -149,6 +152,12 @@ class NeighborSearch:
         queries, gallery = self._query_work[start:stop], self._gallery_work[left:right]
         if self.num_queries * self.num_gallery * queries.shape[1] < SMALL:
             return queries @ gallery.T
+        if not uses_tensorflow():
+            # Into the block before: fresh memory of this size costs a page fault every 4 KiB.
+            shape = (len(queries), len(gallery))
+            if self._scores is None or self._scores.shape != shape:
+                self._scores = np.empty(shape, np.float32)
+            return np.matmul(queries, gallery.T, out=self._scores)
         # NumPy's BLAS falls back to narrow vectors on some processors; TensorFlow's product was twice as fast there.
         import tensorflow as tf
 
@@ -305,7 +314,7 @@ class NeighborSearch:
             copy[part] = vectors[part].astype(np.float64) * scale[part, None] - self._center
         return copy
 
-    def _match_ids(self, ids: Any, gallery_ids: Any, same: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _match_ids(self, ids: Tensor, gallery_ids: Tensor, same: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each query the range of `order` that holds the gallery rows with its id."""
         n, m = len(self.queries), len(self.gallery)
         if same and ids is None:
@@ -328,12 +337,12 @@ class NeighborSearch:
 
 
 def nearest_neighbors(
-    queries: Any,
-    gallery: Any = None,
+    queries: Tensor,
+    gallery: Tensor | None = None,
     k: int = 10,
     *,
-    ids: Any = None,
-    gallery_ids: Any = None,
+    ids: Tensor | None = None,
+    gallery_ids: Tensor | None = None,
     metric: str = "cosine",
     memory: int = 128 * 2**20,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -381,7 +390,7 @@ def _kth_largest(scores: np.ndarray, k: int) -> np.ndarray:
     return np.partition(scores, width - k, axis=1)[:, width - k]
 
 
-def _vectors(name: str, array: Any) -> np.ndarray:
+def _vectors(name: str, array: Tensor) -> np.ndarray:
     vectors = np.asarray(array)
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind in "OUSb":
         raise ValueError(
@@ -401,7 +410,7 @@ def _vectors(name: str, array: Any) -> np.ndarray:
     return vectors
 
 
-def _ids(name: str, ids: Any, count: int) -> np.ndarray:
+def _ids(name: str, ids: Tensor, count: int) -> np.ndarray:
     array = np.asarray(ids)
     if array.shape != (count,):
         raise ValueError(f"`{name}` must have one entry per embedding, {count}. Received: shape {array.shape}")

@@ -2,20 +2,21 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+
+from keras_dml.typing import Tensor
 
 CONFIG = "projector_config.pbtxt"
 
 
 def write_projector(
     folder: str | pathlib.Path,
-    embeddings: Any,
-    labels: Any,
+    embeddings: Tensor,
+    labels: Tensor,
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
-    thumbnails: Any = None,
+    thumbnails: Tensor | None = None,
     name: str = "embeddings",
 ) -> pathlib.Path:
     """Writes the files that `tensorboard --logdir FOLDER` shows under Projector.

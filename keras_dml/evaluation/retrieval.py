@@ -1,30 +1,60 @@
 """Exact retrieval metrics from one pass over the nearest neighbours."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_dml.evaluation.neighbors import NeighborSearch
 from keras_dml.evaluation.retrieval_result import RetrievalResult
+from keras_dml.typing import Tensor
+from keras_dml.utils.deprecation import grouped_arguments
 
 MAP_DEPTH = 1000
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalOptions:
+    """How `evaluate_retrieval` ranks, what it keeps, and how it clusters.
+
+    Args:
+        ids: `(n,)` ids of the queries. With a gallery, self exclusion needs both `ids` and `gallery_ids`.
+        gallery_ids: `(m,)` ids of the gallery.
+        metric: "cosine" or "euclidean". A zero vector has no direction: under cosine it stays at the origin, at
+            distance 1 from every unit vector.
+        keep_neighbors: Neighbours per query kept in the result; the largest of `ks` but at most 100 by default.
+        clusters: Number of k-means clusters for `nmi`, `ami` and `f1`; the number of query classes by default.
+            The DAS authors' code takes the number of training classes.
+        seed: Seed of k-means.
+        memory: Bytes for the blocks of scores, besides one float32 copy of the embeddings and the results.
+
+    Raises:
+        ValueError: `keep_neighbors` is negative.
+    """
+
+    ids: ArrayLike | None = None
+    gallery_ids: ArrayLike | None = None
+    metric: str = "cosine"
+    keep_neighbors: int | None = None
+    clusters: int | None = None
+    seed: int = 0
+    memory: int = 128 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.keep_neighbors is not None and self.keep_neighbors < 0:
+            raise ValueError(f"`keep_neighbors` must not be negative. Received: keep_neighbors={self.keep_neighbors}")
+
+
 def evaluate_retrieval(
-    embeddings: Any,
-    labels: Any,
-    gallery: Any = None,
-    gallery_labels: Any = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
     ks: Sequence[int] = (1, 2, 4, 8),
-    *,
-    ids: Any = None,
-    gallery_ids: Any = None,
-    metric: str = "cosine",
-    keep_neighbors: int | None = None,
-    clusters: int | None = None,
-    seed: int = 0,
-    memory: int = 128 * 2**20,
+    options: RetrievalOptions | None = None,
+    **older: Any,
 ) -> RetrievalResult:
     """Ranks the gallery for every query, exactly, and measures how often and how early the right class comes up.
 
@@ -39,26 +69,21 @@ def evaluate_retrieval(
         gallery: `(m, d)` gallery embeddings, where it is not the queries themselves.
         gallery_labels: `(m,)` their labels.
         ks: Ranks for Recall@k and precision@k; k may exceed the gallery.
-        ids: `(n,)` ids of the queries. With `gallery`, self exclusion needs both `ids` and `gallery_ids`.
-        gallery_ids: `(m,)` ids of the gallery.
-        metric: "cosine" or "euclidean". A zero vector has no direction: under cosine it stays at the origin, at
-            distance 1 from every unit vector.
-        keep_neighbors: Neighbours per query kept in the result; the largest of `ks` but at most 100 by default.
-        clusters: Number of k-means clusters for `nmi`, `ami` and `f1`; the number of query classes by default.
-            The DAS authors' code takes the number of training classes.
-        seed: Seed of k-means.
-        memory: Bytes for the blocks of scores, besides one float32 copy of the embeddings and the results.
+        options: Ids, metric, clustering, memory; see `RetrievalOptions`.
+        older: Fields of `RetrievalOptions` as keyword arguments; deprecated.
 
     Returns:
         A `RetrievalResult`. Clustering metrics are computed when first read, so they cost nothing if unused.
+
+    Raises:
+        ValueError: Shapes, types or numbers do not fit each other, or embeddings are not finite.
     """
+    options = grouped_arguments("evaluate_retrieval", older, "options", options, RetrievalOptions)
+    ids, gallery_ids = options.ids, options.gallery_ids
     ks = tuple(sorted({int(k) for k in ks}))
     if ks and ks[0] < 1:
         raise ValueError(f"`ks` must be positive. Received: ks={ks}")
-    if keep_neighbors is None:
-        keep_neighbors = min(max(ks, default=1), 100)
-    if keep_neighbors < 0:
-        raise ValueError(f"`keep_neighbors` must not be negative. Received: keep_neighbors={keep_neighbors}")
+    keep_neighbors = min(max(ks, default=1), 100) if options.keep_neighbors is None else options.keep_neighbors
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("`gallery` and `gallery_labels` go together. Received only one of them.")
     if gallery is None and gallery_ids is not None:
@@ -68,7 +93,9 @@ def evaluate_retrieval(
             "With a gallery, self exclusion needs both `ids` and `gallery_ids`. Received only one of them."
         )
 
-    search = NeighborSearch(embeddings, gallery, ids=ids, gallery_ids=gallery_ids, metric=metric, memory=memory)
+    search = NeighborSearch(
+        embeddings, gallery, ids=ids, gallery_ids=gallery_ids, metric=options.metric, memory=options.memory
+    )
     query_labels = _labels("labels", labels, search.num_queries)
     reference_labels = (
         query_labels if gallery is None else _labels("gallery_labels", gallery_labels, search.num_gallery)
@@ -137,14 +164,14 @@ def evaluate_retrieval(
         class_sizes=class_sizes,
         first_match=first_match,
         per_query=values,
-        metric=metric,
+        metric=options.metric,
         embeddings=search.queries,
-        clusters=clusters,
-        seed=seed,
+        clusters=options.clusters,
+        seed=options.seed,
     )
 
 
-def _labels(name: str, labels: Any, count: int) -> np.ndarray:
+def _labels(name: str, labels: Tensor | None, count: int) -> np.ndarray:
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

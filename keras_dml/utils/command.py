@@ -97,7 +97,7 @@ def execute(work: Callable[[], int | None], interrupted: str = "Interrupted.") -
         work: Returns an exit status, or None for 0.
         interrupted: What to say after Ctrl-C.
     """
-    from keras_dml.data.data_error import unreadable_images_named
+    from keras_dml.data.errors import unreadable_images_named
 
     # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

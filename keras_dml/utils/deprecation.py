@@ -4,7 +4,9 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+G = TypeVar("G")
 
 REMOVAL = "It will go with the version after this one"
 
@@ -88,3 +90,28 @@ def renamed_attributes(module: str, renamed: Mapping[str, str]) -> Callable[[str
         return getattr(sys.modules[module], renamed[name])
 
     return __getattr__
+
+
+def grouped_arguments(owner: str, older: Mapping[str, Any], name: str, given: G | None, group: type[G]) -> G:
+    """The value of an argument that takes the place of several older ones.
+
+    Args:
+        owner: The function, for the warning and the errors.
+        older: The older keyword arguments that were given: fields of `group`.
+        name: Name of the argument.
+        given: Its value; None where it was left out.
+        group: A dataclass with a default for every field.
+
+    Raises:
+        TypeError: An argument is no field of `group`, or is given beside its successor.
+    """
+    if not older:
+        return group() if given is None else given
+    unknown = sorted(set(older) - set(getattr(group, "__dataclass_fields__", ())))
+    if unknown:
+        raise TypeError(f"{owner}() got an unexpected keyword argument {unknown[0]!r}")
+    if given is not None:
+        raise TypeError(f"{owner}() got both `{name}` and {', '.join(f'`{each}`' for each in sorted(older))}")
+    for each in older:
+        warn_renamed(f"`{each}` of {owner}", f"`{name}={group.__name__}({each}=...)`")
+    return group(**older)

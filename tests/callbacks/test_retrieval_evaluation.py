@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backend_checks import TENSORFLOW
 from keras import ops
 
 import keras_dml as dml
@@ -11,6 +11,8 @@ from keras_dml.evaluation import evaluate_retrieval
 
 
 def model():
+    # The one part of these tests that may need TensorFlow.
+    pytest.importorskip("keras_dml.models", reason="keras_dml.models needs TensorFlow", exc_type=ImportError)
     inputs = keras.Input((4, 4, 1))
     x = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
     learner = dml.MetricLearner(keras.Model(inputs, keras.layers.UnitNormalization()(x)))
@@ -23,6 +25,21 @@ def images(n=30, seed=0):
     return random.integers(0, 256, (n, 4, 4, 1), np.uint8), (np.arange(n) % 3).astype("int32")
 
 
+class Pairs(keras.utils.PyDataset):
+    """Batches of two arrays."""
+
+    def __init__(self, images, labels, size, end=True):
+        super().__init__()
+        self.arrays, self.size, self.end = (images, labels), size, end
+
+    @property
+    def num_batches(self):
+        return -(-len(self.arrays[0]) // self.size) if self.end else None
+
+    def __getitem__(self, index):
+        return tuple(array[index * self.size : (index + 1) * self.size] for array in self.arrays)
+
+
 def expected(learner, x, y, prefix="val_"):
     result = evaluate_retrieval(learner.predict(x.astype("float32"), verbose=0), y)
     values = {f"{prefix}recall@{k}": result.recall[k] for k in (1, 2, 4, 8)}
@@ -33,11 +50,29 @@ def test_values_are_those_of_the_evaluator_for_every_kind_of_data():
     learner = model()
     x, y = images()
     split = Split(x, y, ["a", "b", "c"])
-    pairs = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y[:, None])).batch(7)
+    kinds = [
+        ((x.astype("float32"), y), {}),
+        (Pairs(x.astype("float32"), y[:, None], 7), {}),
+        (split, {"preprocessing": ImagePreprocessing(4, channels=1)}),
+    ]
+    if TENSORFLOW:
+        import tensorflow as tf
+
+        kinds.append((tf.data.Dataset.from_tensor_slices((x.astype("float32"), y[:, None])).batch(7), {}))
+    for data, extra in kinds:
+        callback = RetrievalEvaluation(data, **extra)
+        callback.set_model(learner)
+        assert callback.evaluate() == pytest.approx(expected(learner, x, y), abs=1e-6)
+
+
+def test_any_keras_model_is_evaluated():
+    inputs = keras.Input((4, 4, 1))
+    learner = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))
+    x, y = images()
     for data, extra in (
         ((x.astype("float32"), y), {}),
-        (pairs, {}),
-        (split, {"preprocessing": ImagePreprocessing(4, channels=1)}),
+        (Pairs(x.astype("float32"), y[:, None], 7), {}),
+        (Split(x, y, ["a", "b", "c"]), {"preprocessing": ImagePreprocessing(4, channels=1)}),
     ):
         callback = RetrievalEvaluation(data, **extra)
         callback.set_model(learner)
@@ -99,6 +134,8 @@ def test_errors_name_the_value():
     x, y = images()
     with pytest.raises(ValueError, match="every=0"):
         RetrievalEvaluation((x, y), every=0)
+    with pytest.raises(ValueError, match="Held-out batches need an end"):
+        RetrievalEvaluation(Pairs(x, y, 4, end=False))
     with pytest.raises(ValueError, match="ndarray"):
         RetrievalEvaluation(x)
     with pytest.raises(ValueError, match="preprocessing"):

@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 import scipy.io
-import tiny_datasets
-from tiny_pictures import photograph, save
+from backend_checks import needs_tensorflow
+from tiny_pictures import jpeg, photograph, save
 
-from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, imagenet, load
+from keras_dml.data import BENCHMARKS, BadImage, DataError, Split, load
+from keras_dml.data.benchmarks import imagenet
 
 
 def write(path, text):
@@ -23,7 +24,7 @@ def cub_lists(root, classes=(0, 1, 2, 100, 101), per_class=4):
             name = f"{label + 1:03d}.Bird_{label}/Bird_{label}_{number:04d}.jpg"
             path = root / "images" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tiny_datasets.image_file(label * 100 + number).getvalue())
+            path.write_bytes(jpeg(label * 100 + number))
             index = len(images) + 1
             images.append(f"{index} {name}")
             labels.append(f"{index} {label + 1}")
@@ -33,9 +34,12 @@ def cub_lists(root, classes=(0, 1, 2, 100, 101), per_class=4):
     write(root / "bounding_boxes.txt", "\n".join(boxes) + "\n")
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("name", ["cub200", "cub200_cropped"])
 def test_cub200_is_the_same_from_archive_and_records(tmp_path, name):
     cub_lists(tmp_path / "archive" / "CUB_200_2011")
+    import tiny_datasets
+
     tiny_datasets.cub200(tmp_path / "records")
     ours, theirs = (load(name, tmp_path / folder, subset=True) for folder in ("archive", "records"))
     for side in ("train", "test"):
@@ -152,6 +156,7 @@ def test_numbered_class_folders_keep_the_official_order(tmp_path):
         load("cars196", tmp_path, subset=True)
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("sides", [("",), ("images",), ("train", "test")])
 def test_cars196_from_class_folders_with_the_official_names(tmp_path, sides):
     # In order of name the second would come first, and the last before the third.

@@ -2,12 +2,14 @@
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
+from backend_checks import TENSORFLOW, needs_tensorflow
 from tiny_pictures import save
 
 from keras_dml import data
-from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop, Split, load
+from keras_dml.data import ImagePreprocessing, PKBatches, RandomAffine, RandomResizedCrop, Split, load
 
 
 def arrays(counts=(5, 3, 1, 0, 8), side=12):
@@ -62,7 +64,7 @@ def test_steps_per_epoch_is_images_over_batch():
 
 
 def collect(batches, first, count):
-    return [(images.numpy(), labels.numpy()) for images, labels in batches.dataset(first, count)]
+    return [(np.asarray(images), np.asarray(labels)) for images, labels in batches.dataset(first, count)]
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -85,12 +87,10 @@ def test_resumed_batches_are_the_same_bit_for_bit(files, kind, augmented):
 
 
 def test_the_global_seed_changes_nothing(files):
-    import tensorflow as tf
-
     results = []
     for seed in (1, 2):
-        tf.random.set_seed(seed)
-        np.random.seed(seed)
+        # Of Python, NumPy and the backend.
+        keras.utils.set_random_seed(seed)
         batches = PKBatches(files, ImagePreprocessing(10), 2, 4, augment=RandomResizedCrop(10))
         results.append(collect(batches, 2, 1)[0][0].tobytes())
     assert results[0] == results[1]
@@ -116,7 +116,7 @@ def test_augmented_batches_are_the_augmentation_of_their_seeds(files):
         assert not batches._by_batch
         images, _ = collect(batches, 4, 1)[0]
         for image, row, seed in zip(images, batches.rows(4), batches.seeds(4), strict=True):
-            assert abs(image - augment(split.image(row), seed).numpy()).mean() < 3
+            assert abs(image - np.asarray(augment(split.image(row), seed))).mean() < 3
 
 
 def test_small_arrays_are_augmented_a_batch_at_a_time():
@@ -124,7 +124,8 @@ def test_small_arrays_are_augmented_a_batch_at_a_time():
     batches = PKBatches(split, ImagePreprocessing(10), 2, 3, seed=9, augment=augment)
     images, labels = collect(batches, 4, 1)[0]
     rows = batches.rows(4)
-    expected = augment.batch(split.images[rows], batches.seeds(4)[0])
+    augment_batch = augment.batch if TENSORFLOW else augment.batch_numpy
+    expected = augment_batch(split.images[rows], batches.seeds(4)[0])
     np.testing.assert_allclose(images, expected, atol=1e-3)
     np.testing.assert_array_equal(labels, split.labels[rows])
 
@@ -137,11 +138,9 @@ def test_seeds_are_distinct_over_images_steps_and_runs():
 
 
 def test_any_callable_augments(files):
-    import tensorflow as tf
-
     def augment(image, seed):
-        grey = tf.cast(seed[1] % 7, tf.float32)
-        return tf.zeros((10, 10, 3)) + grey
+        grey = keras.ops.cast(seed[1] % 7, "float32")
+        return keras.ops.zeros((10, 10, 3)) + grey
 
     batches = PKBatches(files, ImagePreprocessing(10), 2, 3, augment=augment)
     images, _ = collect(batches, 1, 1)[0]
@@ -164,6 +163,7 @@ def test_wrong_arguments():
         PKBatches(arrays(), preprocessing, 5, 2, replacement=False)
 
 
+@needs_tensorflow
 def test_no_dataset_of_batches_waits_for_the_autotuner(files):
     inputs = ImagePreprocessing(8)
     for split in (arrays(), files):
@@ -185,3 +185,24 @@ def test_the_old_name():
         assert data.ClassBatches is PKBatches
     with pytest.raises(AttributeError, match="no attribute 'Classbatches'"):
         _ = data.Classbatches
+
+
+@pytest.mark.parametrize("augment", [None, RandomResizedCrop(10), RandomAffine(10)])
+@pytest.mark.parametrize("kind", ["array", "large array", "files"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_shards_side_by_side_are_the_batch_bit_for_bit(files, kind, augment, processes):
+    split = files if kind == "files" else arrays(side=200 if kind == "large array" else 12)
+    batches = PKBatches(split, ImagePreprocessing(10), 2, 4, augment=augment)
+    parts = [list(batches.dataset(3, 2, (process, processes))) for process in range(processes)]
+    for number, (images, labels) in enumerate(batches.dataset(3, 2)):
+        assert np.concatenate([part[number][0] for part in parts]).tobytes() == np.asarray(images).tobytes()
+        assert np.concatenate([part[number][1] for part in parts]).tobytes() == np.asarray(labels).tobytes()
+
+
+def test_a_process_fetches_its_own_images_alone(files, monkeypatch):
+    fetched = []
+    genuine = files.source.fetch
+    monkeypatch.setattr(files.source, "fetch", lambda rows: fetched.extend(rows) or genuine(rows))
+    batches = PKBatches(files, ImagePreprocessing(10), 2, 4)
+    list(batches.dataset(7, 1, (1, 2)))
+    assert sorted(fetched) == sorted(batches.rows(7)[4:])

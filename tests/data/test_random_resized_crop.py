@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from backend_checks import tensorflow_or_skip
 from PIL import Image
 from tiny_pictures import encoded, photograph
 
 from keras_dml.data import RandomResizedCrop
+
+tf = tensorflow_or_skip()
 
 
 def reference(height, width, uniform, scale, ratio):

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
-import tensorflow_datasets as tfds
 import tiny_datasets
+from backend_checks import tensorflow_or_skip
 
 from keras_dml.data import DataError, tfrecords
+
+tf = tensorflow_or_skip()
+tfds = pytest.importorskip("tensorflow_datasets")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_missing_parts_are_named(data_dir, tmp_path):
 
 
 def test_a_failed_download_says_what_is_needed(monkeypatch, tmp_path):
-    from keras_dml.data import cars196
+    from keras_dml.data.benchmarks import cars196
 
     def fail(*arguments, **keywords):
         raise OSError("404 Not Found")
@@ -180,7 +182,7 @@ def test_the_real_builders_get_as_far_as_the_network(monkeypatch, tmp_path, name
 def test_known_checksums_are_those_of_tensorflow_datasets():
     from importlib.resources import files
 
-    from keras_dml.data import cars196, cub200, omniglot, stanford_online_products
+    from keras_dml.data.benchmarks import cars196, cub200, omniglot, stanford_online_products
 
     root = files("tensorflow_datasets")
     lists = [root / "url_checksums" / f"{name}.txt" for name in ("caltech_birds2011", "cars196", "omniglot")]
@@ -193,3 +195,18 @@ def test_known_checksums_are_those_of_tensorflow_datasets():
     for module in (cub200, cars196, omniglot, stanford_online_products):
         for archive in module.ARCHIVES:
             assert known[archive.url] == (archive.size, archive.sha256)
+
+
+def test_the_index_is_read_again_without_tensorflow(data_dir, monkeypatch):
+    version = data_dir / "caltech_birds2011" / "0.2.0"
+    expected = tfrecords.read_table(version, ("train",), COLUMNS)
+
+    def missing(name, what):
+        raise ImportError(f"{what} needs {name}")
+
+    monkeypatch.setattr(tfrecords, "tensorflow_module", missing)
+    found = tfrecords.read_table(version, ("train",), COLUMNS)
+    np.testing.assert_array_equal(found.columns["label"], expected.columns["label"])
+    monkeypatch.setenv("KERAS_DML_CACHE", "/nowhere/that/exists")
+    with pytest.raises(ImportError, match="Reading the records of TensorFlow Datasets needs tensorflow"):
+        tfrecords.read_table(version, ("train",), COLUMNS)

@@ -95,6 +95,19 @@ def test_result_does_not_depend_on_blocks_threads_or_library(monkeypatch, column
         np.testing.assert_array_equal(found, expected)
 
 
+def test_products_go_into_one_block_without_tensorflow(monkeypatch):
+    vectors = np.random.default_rng(5).standard_normal((90, 9)).astype(np.float32)
+    monkeypatch.setattr(neighbors, "uses_tensorflow", lambda: False)
+    monkeypatch.setattr(neighbors, "SMALL", 0)
+    monkeypatch.setattr(neighbors, "BLOCK_COLUMNS", 25)
+    search = NeighborSearch(vectors, metric="euclidean", memory=10_000)
+    found = np.concatenate([block for _, block, _ in search.blocks(11)])
+    np.testing.assert_array_equal(found, naive(vectors)[:, :11])
+    # Interrupted and begun again.
+    next(search.blocks(11))
+    np.testing.assert_array_equal(np.concatenate([block for _, block, _ in search.blocks(11)]), found)
+
+
 def test_gallery_of_its_own():
     rng = np.random.default_rng(6)
     queries, gallery = rng.standard_normal((13, 4)), rng.standard_normal((29, 4))

@@ -5,6 +5,7 @@ from keras_dml.evaluation import write_projector
 
 
 def test_tensorboard_reads_what_is_written(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard comes with TensorFlow")
     from google.protobuf import text_format
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 

@@ -1,12 +1,14 @@
 import json
 import pathlib
+import warnings
 
 import accuracy_calculator
 import naive_retrieval
 import numpy as np
 import pytest
+from keras import ops
 
-from keras_dml.evaluation import evaluate_retrieval
+from keras_dml.evaluation import RetrievalOptions, evaluate_retrieval
 
 LIBRARY = json.loads((pathlib.Path(__file__).parent / "accuracy_calculator.json").read_text())
 OUR_NAMES = {
@@ -183,11 +185,9 @@ def test_labels_as_strings_and_columns():
 
 
 def test_tensors_are_accepted():
-    import tensorflow as tf
-
     embeddings, labels = points(8)
     expected = evaluate_retrieval(embeddings.astype(np.float16), labels).to_dict()
-    result = evaluate_retrieval(tf.constant(embeddings, tf.float16), tf.constant(labels))
+    result = evaluate_retrieval(ops.convert_to_tensor(embeddings, "float16"), ops.convert_to_tensor(labels))
     assert result.to_dict() == expected
 
 
@@ -229,3 +229,48 @@ def test_unknown_metric_names_the_nearest():
     result = evaluate_retrieval(*points(10))
     with pytest.raises(ValueError, match="Did you mean 'map@r'"):
         result.mean("map_r")
+
+
+OPTIONS = {
+    "ids": np.arange(20) % 18,
+    "metric": "euclidean",
+    "keep_neighbors": 3,
+    "clusters": 4,
+    "seed": 7,
+    "memory": 2**20,
+}
+
+
+def test_older_keywords_are_fields_of_the_options():
+    embeddings, labels = points(11, n=20)
+    expected = evaluate_retrieval(embeddings, labels, options=RetrievalOptions(**OPTIONS))
+    with pytest.warns(DeprecationWarning, match="of evaluate_retrieval") as warned:
+        found = evaluate_retrieval(embeddings, labels, **OPTIONS)
+    assert [str(each.message).split(". ")[0] for each in warned] == [
+        f"`{name}` of evaluate_retrieval is now called `options=RetrievalOptions({name}=...)`" for name in OPTIONS
+    ]
+    # The caller is told, not this package.
+    assert {each.filename for each in warned} == {__file__}
+    assert found.to_dict(clustering=True) == expected.to_dict(clustering=True)
+    np.testing.assert_array_equal(found.neighbors, expected.neighbors)
+    assert found.neighbors.shape == (20, 3)
+    gallery, gallery_labels = points(12, n=30)
+    ids = {"ids": np.arange(20), "gallery_ids": np.arange(30)}
+    with pytest.warns(DeprecationWarning, match="gallery_ids"):
+        found = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, **ids)
+    expected = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, options=RetrievalOptions(**ids))
+    np.testing.assert_array_equal(found.neighbors, expected.neighbors)
+
+
+def test_the_documented_call_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = evaluate_retrieval(*points(13), gallery=None, gallery_labels=None, ks=(1, 2, 4, 8))
+    assert result.ks == (1, 2, 4, 8)
+
+
+def test_unknown_and_doubled_keywords():
+    with pytest.raises(TypeError, match=r"evaluate_retrieval\(\) got an unexpected keyword argument 'metrics'"):
+        evaluate_retrieval(*points(10), metrics="cosine")
+    with pytest.raises(TypeError, match="got both `options` and `metric`, `seed`"):
+        evaluate_retrieval(*points(10), options=RetrievalOptions(), seed=1, metric="cosine")

@@ -15,7 +15,7 @@ import export
 from export.index.engine import kinds
 from export.index.spec import largest_value
 from keras_dml.data import ImagePreprocessing
-from keras_dml.data.decoding import decode
+from keras_dml.data.images.decoding import decode
 
 PREPROCESSING = ImagePreprocessing(16, channels=1)
 

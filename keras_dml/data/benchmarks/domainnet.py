@@ -5,13 +5,10 @@ import pathlib
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
-from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.split import Split, by_class_then_name
 
 CLASSES = 345
 TRAIN_CLASSES = 173
@@ -30,18 +27,18 @@ ADDRESS = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 CLEANED = ("painting", "clipart")
 
 
-def load_domainnet(options: LoadOptions, target: str, real_gallery: bool = False) -> Benchmark:
+def load_domainnet(name: str, options: LoadOptions, target: str, real_gallery: bool = False) -> Benchmark:
     """Photographs of the first 173 classes for training; pictures of the last 172 in another domain for test.
 
     Classes are in the order of the official lists (and of TensorFlow Datasets); the official training and test lists,
     which share all classes, are merged. No class split for retrieval is published: this one is ours.
 
     Args:
+        name: What the benchmark is called.
         options: Where the data are.
         target: The domain of the queries, one of `TARGETS`.
         real_gallery: Whether the gallery is photographs of the test classes, instead of the target domain itself.
     """
-    name = f"domainnet_{target}" + ("_to_real" if real_gallery else "")
     real = _domain(name, options, SOURCE)
     other = _domain(name, options, target)
     test_rows = np.flatnonzero(other.labels >= TRAIN_CLASSES)
@@ -53,6 +50,17 @@ def load_domainnet(options: LoadOptions, target: str, real_gallery: bool = False
     protocol = Protocol(train_classes=TRAIN_CLASSES, test_classes=CLASSES - TRAIN_CLASSES)
     train = real.subset(np.flatnonzero(real.labels < TRAIN_CLASSES))
     return assemble(name, options, protocol, train, other.subset(test_rows), gallery)
+
+
+def _register(name: str, target: str, real_gallery: bool) -> None:
+    @register_benchmark(name)
+    def load(options: LoadOptions) -> Benchmark:
+        return load_domainnet(name, options, target, real_gallery)
+
+
+for _target in TARGETS:
+    _register(f"domainnet_{_target}", _target, real_gallery=False)
+    _register(f"domainnet_{_target}_to_real", _target, real_gallery=True)
 
 
 def _domain(name: str, options: LoadOptions, domain: str) -> Split:
@@ -72,11 +80,11 @@ def _domain(name: str, options: LoadOptions, domain: str) -> Split:
             ),
         )
         layout = f"  {domain}/CLASS/*, {domain}_train.txt, {domain}_test.txt (in the folder, domainnet/ or DomainNet/)"
-        split = _from_records(prepared(name, options, "domainnet", archives, layout, config=domain), domain)
+        split = _from_records(tfrecords.prepared(name, options, "domainnet", archives, layout, config=domain), domain)
     if not options.subset and len(split) != IMAGES[domain]:
         raise DataError(
-            f"DomainNet's cleaned {domain!r} has {IMAGES[domain]} images. Received: {len(split)}. To use them all the "
-            "same, ask for a subset: subset=True (in Python), --subset (on the command line)"
+            f"DomainNet's cleaned {domain!r} has {IMAGES[domain]} images. Received: {len(split)}. To use them "
+            "anyway, ask for a subset: subset=True (in Python), --subset (on the command line)"
         )
     return split
 

@@ -5,14 +5,11 @@ import pathlib
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
-from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared, split_by_class
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
+from keras_dml.data.split import Split, by_class_then_name, split_by_class
 
 PROTOCOL = Protocol(train_classes=100, train_images=5864, test_classes=100, test_images=5924)
 CLASSES = 200
@@ -33,19 +30,24 @@ or class folders without numbers (Black_footed_Albatross/, in any spelling of bl
   archive's classes.txt in the folder or above: the names alone do not tell the official order"""
 
 
-def load_cub200(options: LoadOptions, cropped: bool = False) -> Benchmark:
-    """The first 100 species for training (5,864 images), the last 100 for test (5,924).
+@register_benchmark("cub200")
+def load_cub200(options: LoadOptions) -> Benchmark:
+    """The first 100 species for training (5,864 images), the last 100 for test (5,924)."""
+    return _load("cub200", options, cropped=False)
 
-    Args:
-        options: Where the data are.
-        cropped: Whether images are cut to the bird's box.
-    """
-    name = "cub200_cropped" if cropped else "cub200"
+
+@register_benchmark("cub200_cropped")
+def load_cub200_cropped(options: LoadOptions) -> Benchmark:
+    """`cub200` with every image cut to the bird's box."""
+    return _load("cub200_cropped", options, cropped=True)
+
+
+def _load(name: str, options: LoadOptions, cropped: bool) -> Benchmark:
     root = _root(options.data_dir)
     if root is not None:
         everything = _from_lists(root, cropped) if (root / "images.txt").is_file() else _from_folders(root, cropped)
     else:
-        everything = _from_records(prepared(name, options, "caltech_birds2011", ARCHIVES, LAYOUT), cropped)
+        everything = _from_records(tfrecords.prepared(name, options, "caltech_birds2011", ARCHIVES, LAYOUT), cropped)
     train, test = split_by_class(everything, TRAIN_CLASSES)
     return assemble(name, options, PROTOCOL, train, test)
 

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
-from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, by_class_then_name, prepared, split_by_class
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
+from keras_dml.data.split import Split, by_class_then_name, split_by_class
+from keras_dml.utils.requirements import tensorflow_module
 
 PROTOCOL = Protocol(train_classes=98, train_images=8054, test_classes=98, test_images=8131)
 CLASSES = 196
@@ -53,17 +51,22 @@ or class folders with the official names (AM General Hummer SUV 2000/, in any sp
   or divided between train/ and test/"""
 
 
-def load_cars196(options: LoadOptions, cropped: bool = False) -> Benchmark:
-    """The first 98 models for training (8,054 images), the last 98 for test (8,131).
+@register_benchmark("cars196")
+def load_cars196(options: LoadOptions) -> Benchmark:
+    """The first 98 models for training (8,054 images), the last 98 for test (8,131)."""
+    return _load("cars196", options, cropped=False)
 
-    Args:
-        options: Where the data are.
-        cropped: Whether images are cut to the car's box.
-    """
-    name = "cars196_cropped" if cropped else "cars196"
+
+@register_benchmark("cars196_cropped")
+def load_cars196_cropped(options: LoadOptions) -> Benchmark:
+    """`cars196` with every image cut to the car's box."""
+    return _load("cars196_cropped", options, cropped=True)
+
+
+def _load(name: str, options: LoadOptions, cropped: bool) -> Benchmark:
     everything = None if options.data_dir is None else _from_disk(options.data_dir, cropped)
     if everything is None:
-        everything = _from_records(prepared(name, options, "cars196", ARCHIVES, LAYOUT), cropped)
+        everything = _from_records(tfrecords.prepared(name, options, "cars196", ARCHIVES, LAYOUT), cropped)
     train, test = split_by_class(everything, TRAIN_CLASSES)
     return assemble(name, options, PROTOCOL, train, test)
 
@@ -83,8 +86,10 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
                 )
             lists = [(train, base / "cars_train", "train/"), (test, base / "cars_test", "test/")]
             return _from_lists(base, lists, cropped)
-    for base in (root, root / "images"):
-        split = _from_class_folders(base) if base.is_dir() and folders.subfolders(base) else None
+    bases = [base for base in (root, root / "images") if base.is_dir() and folders.subfolders(base)]
+    # Numbers first: the list of names belongs to TensorFlow Datasets, which may be missing.
+    for base in sorted(bases, key=lambda base: not _numbered(base)):
+        split = _from_class_folders(base)
         if split is not None and cropped:
             raise DataError(
                 f"{base} holds class folders; the cropped benchmark needs boxes. Expected:\n{LAYOUT}\n"
@@ -95,11 +100,15 @@ def _from_disk(root: pathlib.Path, cropped: bool) -> Split | None:
     return None
 
 
-def _from_class_folders(base: pathlib.Path) -> Split | None:
-    if any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base)):
-        return folders.split_of_numbered_classes(base, CLASSES)
-    from tensorflow_datasets.image_classification import cars196
+def _numbered(base: pathlib.Path) -> bool:
+    return any(folders.number_of(folder.name) is not None for folder in folders.subfolders(base))
 
+
+def _from_class_folders(base: pathlib.Path) -> Split | None:
+    if _numbered(base):
+        return folders.split_of_numbered_classes(base, CLASSES)
+    module = "tensorflow_datasets.image_classification.cars196"
+    cars196 = tensorflow_module(module, "CARS196 from class folders that bear the official names")
     # The list by which that library turns the official class numbers into names.
     return folders.split_of_named_classes(base, cars196._NAMES)
 

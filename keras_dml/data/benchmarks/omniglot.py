@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.image_preprocessing import ImagePreprocessing
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError, unreadable_images_named
+from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, prepared
 
 PROTOCOL = Protocol(train_classes=964, train_images=19_280, test_classes=659, test_images=13_180)
 SIDE = 105
@@ -45,10 +42,11 @@ instead of `images`, `ink_bits` (n, 1379) uint8: each image's 105 x 105 pixels a
 instead of `labels` and `is_train`, `label` and `is_background`"""
 
 
+@register_benchmark("omniglot", finish=lambda benchmark: in_memory(benchmark))
 def load_omniglot(options: LoadOptions) -> Benchmark:
     """The 964 characters of the background alphabets for training, the 659 of the evaluation alphabets for test.
 
-    Black ink on white paper, the same from every source; `in_memory` decodes what is encoded.
+    Black ink on white paper, the same from every source; `in_memory` then decodes what is encoded.
     """
     root = options.data_dir
     bases = [] if root is None else [root, root / "python", root / "omniglot-py"]
@@ -59,7 +57,7 @@ def load_omniglot(options: LoadOptions) -> Benchmark:
     elif root is not None and tfrecords.find_prepared(root, "omniglot") is None and (archive := _archive(root)):
         train, test = _from_archive(archive)
     else:
-        folder = prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
+        folder = tfrecords.prepared("omniglot", options, "omniglot", ARCHIVES, LAYOUT)
         train, test = (_from_records(folder, side) for side in ("train", "test"))
     return assemble("omniglot", options, PROTOCOL, train, test)
 
@@ -77,7 +75,7 @@ def _from_archive(path: pathlib.Path) -> tuple[Split, Split]:
     try:
         return _read_archive(path)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no whole .npz file: {error}. Expected:\n{LAYOUT}") from error
+        raise DataError(f"{path} is not a complete .npz file: {error}. Expected:\n{LAYOUT}") from error
 
 
 def _read_archive(path: pathlib.Path) -> tuple[Split, Split]:
@@ -161,12 +159,11 @@ def in_memory(benchmark: Benchmark) -> Benchmark:
 def _decoded(split: Split) -> Split:
     if split.images is not None:
         return split
-    import tensorflow as tf
-
-    batches = split.dataset(ImagePreprocessing(SIDE, channels=1), 1024).as_numpy_iterator()
     try:
-        pixels = np.concatenate([batch.astype(np.uint8) for batch in batches])
-    except tf.errors.InvalidArgumentError as error:
+        with unreadable_images_named():
+            batches = split.dataset(ImagePreprocessing(SIDE, channels=1), 1024)
+            pixels = np.concatenate([np.asarray(batch).astype(np.uint8) for batch in batches])
+    except DataError as error:
         bad = split.verify()
         if not bad:
             raise

@@ -5,17 +5,18 @@ import warnings
 import numpy as np
 
 from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.load_options import LoadOptions
+from keras_dml.data.loading import LoadOptions, register_benchmark
 from keras_dml.data.split import Split
 
 IMAGES = 1797
 
 
+@register_benchmark("digits")
 def load_digits(options: LoadOptions) -> Benchmark:
     """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 grey scans with values in [0, 255].
 
     Args:
-        options: Ignored, with a warning where they ask for something.
+        options: Ignored, with a warning where they are set.
     """
     if options.data_dir is not None or options.subset:
         ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"

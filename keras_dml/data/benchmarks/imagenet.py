@@ -3,11 +3,9 @@
 import pathlib
 
 from keras_dml.data import folders
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
-from keras_dml.data.zero_shot import assemble
+from keras_dml.data.benchmark import Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 
 Classes = list[tuple[str, list[pathlib.Path]]]
 
@@ -28,6 +26,7 @@ LAYOUT_10K = f"""\
       gallery and the other as queries. Which image belongs to which half is not published"""
 
 
+@register_benchmark("imagenet2010_zero_shot")
 def load_imagenet2010(options: LoadOptions) -> Benchmark:
     """800 classes of ILSVRC-2010 for training, the other 200 for test."""
     root = folders.existing_folder(options.data_dir, "imagenet2010_zero_shot", LAYOUT_2010)
@@ -41,6 +40,7 @@ def load_imagenet2010(options: LoadOptions) -> Benchmark:
     )
 
 
+@register_benchmark("imagenet10k_transfer")
 def load_imagenet10k(options: LoadOptions) -> Benchmark:
     """800 classes of ILSVRC-2010 for training; queries and gallery of ImageNet-10K without these classes.
 
@@ -60,7 +60,7 @@ def load_imagenet10k(options: LoadOptions) -> Benchmark:
     if not options.subset and len(names) != IMAGENET_10K_CLASSES:
         raise DataError(
             f"ImageNet-10K has {IMAGENET_10K_CLASSES} classes. Received: {len(names)} in {root / 'imagenet10k'}. To "
-            "use them all the same, ask for a subset: subset=True (in Python), --subset (on the command line)"
+            "use them anyway, ask for a subset: subset=True (in Python), --subset (on the command line)"
         )
     trained = {wordnet_id for wordnet_id, _ in train}
     kept = [wordnet_id for wordnet_id in names if wordnet_id not in trained]

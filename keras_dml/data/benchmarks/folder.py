@@ -1,15 +1,13 @@
-"""Anybody's own images: a folder with a folder for each class."""
+"""The user's own images: a folder for each class."""
 
 import pathlib
 import warnings
 
 from keras_dml.data import folders
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble
 
 LAYOUT = """\
   CLASS/*.jpg (or .png, .gif, .bmp, .webp; also deeper): the first half of the classes, in order of name, trains, the
@@ -19,8 +17,9 @@ or train/CLASS/* and test/CLASS/*, and maybe gallery/CLASS/*: as given, with no 
 SIDES = ("train", "test", "gallery")
 
 
+@register_benchmark("folder")
 def load_folder(options: LoadOptions) -> Benchmark:
-    """A benchmark of the user's own: classes are folders."""
+    """The user's own images: each class is a folder."""
     root = folders.existing_folder(options.data_dir, "folder", LAYOUT)
     train_side, test_side = (root / side for side in ("train", "test"))
     for side, other in ((train_side, test_side), (test_side, train_side)):
@@ -56,7 +55,7 @@ def load_folder(options: LoadOptions) -> Benchmark:
         half = (len(classes) + 1) // 2
         train, test = folders.split_of_classes(root, classes[:half]), folders.split_of_classes(root, classes[half:])
         gallery = None
-    # Nobody has published how many images there should be.
+    # No published counts to compare with.
     return assemble("folder", options, Protocol(), train, test, gallery)
 
 

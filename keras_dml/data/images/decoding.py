@@ -66,13 +66,13 @@ def decode_jpeg(
             return tf.io.decode_jpeg(encoded, channels=wanted, ratio=ratio)
         return tf.io.decode_and_crop_jpeg(encoded, window, channels=wanted, ratio=ratio)
 
-    def cmyk_to_grey() -> "tf.Tensor":
+    def cmyk_to_gray() -> "tf.Tensor":
         return tf.cast(tf.round(luma(tf.cast(at(3), tf.float32))), tf.uint8)
 
     if channels == 3:
         return at(3)
     # The decoder refuses grey from four components.
-    return tf.ensure_shape(tf.cond(components == 4, cmyk_to_grey, lambda: at(1)), (None, None, 1))
+    return tf.ensure_shape(tf.cond(components == 4, cmyk_to_gray, lambda: at(1)), (None, None, 1))
 
 
 def is_jpeg(encoded: "tf.Tensor") -> "tf.Tensor":
@@ -88,9 +88,9 @@ def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
 
     def png() -> "tf.Tensor":
         # Byte 25 of a PNG is its colour type: 3 palette, 4 grey with alpha, 6 RGB with alpha.
-        colour = tf.io.decode_raw(tf.strings.substr(encoded, 25, 1), tf.uint8)[0]
+        color = tf.io.decode_raw(tf.strings.substr(encoded, 25, 1), tf.uint8)[0]
         return tf.cond(
-            tf.reduce_any(tf.equal(colour, tf.constant([3, 4, 6], tf.uint8))),
+            tf.reduce_any(tf.equal(color, tf.constant([3, 4, 6], tf.uint8))),
             on_white,
             lambda: tf.io.decode_png(encoded, channels=channels),
         )

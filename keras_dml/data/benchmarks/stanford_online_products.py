@@ -5,14 +5,11 @@ import pathlib
 import numpy as np
 
 from keras_dml.data import folders, tfrecords
-from keras_dml.data.archive import Archive
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.file_images import FileImages
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
+from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble, prepared
 
 PROTOCOL = Protocol(train_classes=11_318, train_images=59_551, test_classes=11_316, test_images=60_502)
 ARCHIVES = (
@@ -31,6 +28,7 @@ or without the lists a folder for each product: [Stanford_Online_Products/]train
 SIDES = ("train", "test")
 
 
+@register_benchmark("sop")
 def load_sop(options: LoadOptions) -> Benchmark:
     """The official lists: 11,318 products for training (59,551 images), 11,316 others for test (60,502)."""
     root = options.data_dir
@@ -42,7 +40,7 @@ def load_sop(options: LoadOptions) -> Benchmark:
     elif sorted_base is not None:
         train, test = (folders.split_of_classes(sorted_base, folders.class_folders(sorted_base / s)) for s in SIDES)
     else:
-        folder = prepared("sop", options, "stanford_online_products", ARCHIVES, LAYOUT)
+        folder = tfrecords.prepared("sop", options, "stanford_online_products", ARCHIVES, LAYOUT)
         train, test = (_from_records(folder, side) for side in SIDES)
     return assemble("sop", options, PROTOCOL, train, test)
 

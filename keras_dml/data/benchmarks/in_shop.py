@@ -3,12 +3,10 @@
 import pathlib
 
 from keras_dml.data import folders
-from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.data_error import DataError
-from keras_dml.data.load_options import LoadOptions
-from keras_dml.data.protocol import Protocol
+from keras_dml.data.benchmark import Benchmark, Protocol
+from keras_dml.data.errors import DataError
+from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
 from keras_dml.data.split import Split
-from keras_dml.data.zero_shot import assemble
 
 PROTOCOL = Protocol(
     train_classes=3997, train_images=25_882, test_classes=3985, test_images=14_218, gallery_images=12_612
@@ -23,6 +21,7 @@ FOLDERS = ("", "In-shop Clothes Retrieval Benchmark", "In_shop", "inshop")
 LISTS = ("Eval/list_eval_partition.txt", "Anno/list_eval_partition.txt", "list_eval_partition.txt")
 
 
+@register_benchmark("inshop")
 def load_inshop(options: LoadOptions) -> Benchmark:
     """3,997 garments for training (25,882 images); 14,218 queries against a gallery of 12,612 images of others."""
     root = folders.existing_folder(options.data_dir, "inshop", LAYOUT)

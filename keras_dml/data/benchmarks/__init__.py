@@ -1,0 +1,1 @@
+"""One loader a file; each registers the names it is loaded by."""
