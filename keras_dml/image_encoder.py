@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_dml.backend import replicas
 from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.data.errors import unreadable_images_named
 from keras_dml.data.sources import EncodedImages
@@ -118,7 +119,7 @@ class ImageEncoder:
         done = 0
         with unreadable_images_named():
             for images in rest.dataset(self.preprocessing, batch_size):
-                block = np.asarray(self.encoder.predict_on_batch(images), np.float32)
+                block: np.ndarray = replicas.predict(self.encoder, images).astype(np.float32, copy=False)
                 finite = np.isfinite(block).all(axis=1)
                 if not finite.all():
                     row = done + int(np.flatnonzero(~finite)[0])

@@ -8,10 +8,12 @@ global batch. The gradient of the head (proxies, boundaries, pair scorer) is who
 On JAX, `keras.distribution` lets a step see the global batch by itself, and nothing here is used.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from keras_dml.typing import Tensor
 
@@ -103,3 +105,25 @@ def reduce_gradients(gradients: Sequence[Tensor | None], in_head: Sequence[bool]
     for place, gradient in zip(own, summed, strict=True):
         gradients[place] = gradient
     return gradients
+
+
+def predict(model: keras.Model, inputs: Tensor) -> np.ndarray:
+    """Outputs of a model for one batch, however many devices it was built on and whether or not they divide the batch.
+
+    Args:
+        model: From `(n, ...)` inputs to `(n, d)`.
+        inputs: `(n, ...)`.
+
+    Returns:
+        `(n, d)`.
+    """
+    count_of_rows = int(inputs.shape[0])
+    distribution = keras.distribution.distribution()
+    if keras.backend.backend() == "jax" and distribution is not None:
+        devices = math.prod(distribution.device_mesh.shape)
+        inputs = np.asarray(inputs)
+        missing = -count_of_rows % devices
+        if missing:
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+    # Replicas of TensorFlow are given the whole batch each, and their outputs come one after another.
+    return np.asarray(model.predict_on_batch(inputs))[:count_of_rows]
