@@ -25,7 +25,20 @@ else:
 def _resource(variable: keras.Variable) -> "tf.Variable | None":
     """The `tf.Variable` behind a Keras variable, or None where there is none to change in place."""
     value = variable.value
-    return value if tf is not None and isinstance(value, tf.Variable) else None
+    if tf is None:
+        return None
+    if isinstance(value, tf.distribute.DistributedValues):
+        # Each replica keeps a copy of its own; with the same inputs on all of them the copies stay equal bit for bit.
+        context = tf.distribute.get_replica_context()
+        return None if context is None else _local(value, context)
+    return value if isinstance(value, tf.Variable) else None
+
+
+def _local(value: "tf.distribute.DistributedValues", context: "tf.distribute.ReplicaContext") -> "tf.Variable":
+    """This replica's copy of a distributed variable."""
+    replica = context.replica_id_in_sync_group
+    number = int(tf.get_static_value(replica)) if tf.is_tensor(replica) else int(replica)
+    return context.strategy.experimental_local_results(value)[number]
 
 
 def gather_rows(source: Tensor, rows: Tensor) -> Tensor:
@@ -62,10 +75,5 @@ def concrete(tensor: Tensor) -> np.ndarray | None:
         return None
     try:
         return np.asarray(ops.convert_to_numpy(tensor))
-    except TypeError:  # a JAX tracer
+    except (TypeError, RuntimeError):  # a JAX tracer, or an array of which other hosts hold a part
         return None
-
-
-def num_replicas() -> int:
-    """Replicas of the current `tf.distribute` strategy; 1 without one and on other backends."""
-    return 1 if tf is None else int(tf.distribute.get_strategy().num_replicas_in_sync)

@@ -44,8 +44,8 @@ class DASAugmentation(keras.layers.Layer):
     copies of the row, and it is counted in `rejected_rows`: call `raise_if_rejected()` once in a while (`MetricLearner`
     does so every epoch).
 
-    Under `tf.distribute` with more than one replica the state would need an order of pushes across replicas, which DAS
-    does not define; building the layer there raises. One replica (`OneDeviceStrategy`) works.
+    On several devices the layer must be given the global batch, in the same order on each, as `MetricLearner` does.
+    Then the state is that of one device, and the same on all, bit for bit.
 
     Args:
         num_classes: number of training classes `C`.
@@ -127,7 +127,6 @@ class DASAugmentation(keras.layers.Layer):
                 f"`top_k` must be at most the embedding width. Received: top_k={self.top_k}, embeddings of width "
                 f"{dim}. Lower `top_k` or widen the encoder's output."
             )
-        _refuse_replicas()
 
         def weight(name: str, shape: tuple[int, ...], dtype: str = "int32") -> keras.Variable:
             return self.add_weight(
@@ -449,15 +448,6 @@ def _first(matrix: Tensor) -> Tensor:
 def _odd_multipliers(dim: int) -> np.ndarray:
     drawn = np.random.default_rng(0).integers(0, 2**32, dim, dtype=np.uint32)
     return (drawn | np.uint32(1)).view(np.int32)
-
-
-def _refuse_replicas() -> None:
-    replicas = state.num_replicas()
-    if replicas > 1:
-        raise NotImplementedError(
-            "DASAugmentation keeps one ordered bank per class and cannot be shared. Received: a tf.distribute "
-            f"strategy with {replicas} replicas. Train on one device."
-        )
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -58,6 +58,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
     """
 
     needs_pair_scorer = True
+    statistics_names = ("score_gap", "active_hinges", "embedding_spread")
     normalized_inputs = None
 
     def __init__(

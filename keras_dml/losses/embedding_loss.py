@@ -56,6 +56,9 @@ class EmbeddingLoss(keras.layers.Layer):
     """For how many classes the loss has weights; None where it has none by class. Labels outside are then met as
     `keras_dml.losses.unusable_batches` says."""
 
+    statistics_names: tuple[str, ...] = ()
+    """Names of the statistics in the loss's `LossOutput`; logs need them before the first step."""
+
     renamed_arguments: ClassVar[dict[str, str]] = {"parameter_learning_rate": "loss_learning_rate"}
     """Old names of constructor arguments, still taken for one version and in saved models."""
 

@@ -28,6 +28,7 @@ class WrapperLoss(EmbeddingLoss):
         self.needs_pair_scorer = inner.needs_pair_scorer
         self.uses_keys = inner.uses_keys
         self.needs_negatives = inner.needs_negatives
+        self.statistics_names = inner.statistics_names
 
     def add_weights(self, embedding_dim: int) -> None:
         if not self.loss.built:

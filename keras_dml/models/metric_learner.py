@@ -2,17 +2,21 @@
 
 import types
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 from keras import ops
 
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
+from keras_dml.backend import replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
+from keras_dml.models import gradient_cache
 from keras_dml.models.epoch_hook import EpochHook
+from keras_dml.models.split_optimizer import SplitOptimizer
 from keras_dml.typing import Shape, Tensor
 from keras_dml.utils.deprecation import renamed_property, warn_renamed
 
@@ -26,7 +30,8 @@ class MetricLearner(keras.Model):
 
     A training step embeds the batch, hands embeddings and labels to `augmentation` (DAS), evaluates the loss on all
     real and produced embeddings and updates the weights. `fit` takes batches `(images, labels)`; `evaluate` gives
-    the loss on real embeddings, `predict` the embeddings. TensorFlow backend only.
+    the loss on real embeddings, `predict` the embeddings. The loss is `compute_loss`, on the TensorFlow and on the JAX
+    backend; losses that the encoder adds itself (regularizers) are part of it.
 
     Args:
         encoder: Model from images to embeddings `(batch, dim)`.
@@ -39,6 +44,11 @@ class MetricLearner(keras.Model):
         clip_norm: Global norm that the encoder's gradient is clipped to, before the decay is added.
         frozen_batch_norm: Runs the encoder in inference mode while training, so that batch normalisation uses its
             moving statistics; its scale and shift still train. Dropout inside the encoder is off as well.
+        chunk_size: Images that are embedded at a time in a training step, for batches whose activations do not fit into
+            memory: the loss still sees all embeddings, and its gradient is the same. Costs a second forward pass. Needs
+            an encoder that embeds an image alike whatever it is in a batch with: `frozen_batch_norm`, or neither batch
+            normalization nor dropout. (Gao et al., "Scaling deep contrastive learning batch size under memory limited
+            setup", 2021.)
         auxiliary_weight: With a number w, the loss is `L(real) + w L(real + produced)`, each with a miner call of
             its own, instead of `L(real + produced)`.
 
@@ -65,8 +75,10 @@ class MetricLearner(keras.Model):
         clip_norm: float | None = None,
         frozen_batch_norm: bool = False,
         auxiliary_weight: float | None = None,
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        replicas.check_strategy()
         if "similarity" in kwargs:
             warn_renamed("`similarity` of MetricLearner", "`pair_scorer`")
             pair_scorer = kwargs.pop("similarity")
@@ -84,6 +96,8 @@ class MetricLearner(keras.Model):
                 "`auxiliary_weight` weighs the loss on produced embeddings, and there is no `augmentation` to produce "
                 f"any. Received: auxiliary_weight={auxiliary_weight}"
             )
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be positive, or None. Received: chunk_size={chunk_size}")
         super().__init__(**kwargs)
         self.encoder = encoder
         self.augmentation = augmentation
@@ -92,6 +106,7 @@ class MetricLearner(keras.Model):
         self.clip_norm = clip_norm
         self.frozen_batch_norm = frozen_batch_norm
         self.auxiliary_weight = auxiliary_weight
+        self.chunk_size = chunk_size
         self.embedding_loss: losses.EmbeddingLoss | None = None
         self.loss_optimizer: keras.optimizers.Optimizer | None = None
         self._epoch = _Epoch()
@@ -116,6 +131,7 @@ class MetricLearner(keras.Model):
                 f"Received: output shape {tuple(embedding_shape)}"
             )
         shape = self._embedding_shape = (None, embedding_shape[-1])
+        self._check_encoder()
         if self.augmentation is not None and not self.augmentation.built:
             # A symbolic call, which builds any layer whatever the signature of its `build`.
             self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
@@ -123,11 +139,36 @@ class MetricLearner(keras.Model):
             self.pair_scorer.build([shape, shape])
         if self.embedding_loss is not None and not self.embedding_loss.built:
             self.embedding_loss.build((None,), shape)
-        # Without these two, Keras would build one optimiser on all trainable weights.
         if self.embedding_loss is not None and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.encoder.trainable_variables)
-        if self.loss_optimizer is not None and not self.loss_optimizer.built:
-            self.loss_optimizer.build(self._head_variables)
+            self.optimizer.build(self.trainable_variables)
+
+    def _check_encoder(self) -> None:
+        """Raises where a part of a batch would be embedded otherwise than the whole."""
+        if self.frozen_batch_norm:
+            return
+        layers = list(_all_layers(self.encoder))
+        plain = [
+            layer.name
+            for layer in layers
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not layer.synchronized
+        ]
+        if replicas.count() > 1 and plain:
+            raise ValueError(
+                f"On {replicas.count()} replicas, batch normalization takes the statistics of a replica's own rows. "
+                f"The encoder has: {', '.join(plain[:3])}{' ...' if len(plain) > 3 else ''}. Build it with "
+                "keras.layers.BatchNormalization(synchronized=True), or freeze it: "
+                "MetricLearner(..., frozen_batch_norm=True)"
+            )
+        if self.chunk_size is None:
+            return
+        random = [layer.name for layer in layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+        found = [layer.name for layer in layers if isinstance(layer, keras.layers.BatchNormalization)] + random
+        if found:
+            raise ValueError(
+                "`chunk_size` embeds a batch in parts and twice, and batch normalization and dropout would embed them "
+                f"otherwise than the whole. Received: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Set "
+                "frozen_batch_norm=True, or take an encoder without them"
+            )
 
     @property
     def _head_variables(self) -> list[keras.Variable]:
@@ -143,7 +184,7 @@ class MetricLearner(keras.Model):
         metrics: Any = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool | str = False,
+        jit_compile: bool | str | None = None,
         auto_scale_loss: bool = True,
     ) -> None:
         """Configures training.
@@ -158,8 +199,9 @@ class MetricLearner(keras.Model):
             metrics: Keras metrics of labels and embeddings.
             run_eagerly: Runs the step in Python, for debugging.
             steps_per_execution: Steps for each call of the compiled function.
-            jit_compile: XLA. Off by default: it compiles for longer, and on a CPU it made most losses faster and
-                those with a memory slower (benchmarks/losses.py). Measure your own model.
+            jit_compile: XLA. On by default on JAX, which would run op by op without it, and off on TensorFlow: it
+                compiles for longer, and on a CPU it made most losses faster and those with a memory slower
+                (benchmarks/losses.py). Measure your own model.
             auto_scale_loss: Loss scaling under mixed_float16.
         """
         if loss is None:
@@ -168,26 +210,38 @@ class MetricLearner(keras.Model):
                 'loss=keras_dml.losses.similarity("multi_similarity")'
             )
         resolved = losses.get(loss)
+        if steps_per_execution > 1 and replicas.count() > 1:
+            raise ValueError(
+                "Keras cannot run several steps in one call on several TensorFlow replicas. Leave it at 1. Received: "
+                f"steps_per_execution={steps_per_execution}, {replicas.count()} replicas"
+            )
+        if jit_compile is None:
+            jit_compile = keras.backend.backend() == "jax"
+        main = keras.optimizers.get(optimizer)
+        encoder_optimizer = getattr(main, "inner_optimizer", main)
         if resolved.needs_pair_scorer and self.pair_scorer is None:
             raise ValueError(
                 f"The loss {resolved.name!r} needs a pair scorer, and the model has none. "
                 "Build it as MetricLearner(encoder, pair_scorer=keras_dml.layers.PDDMUnit())"
             )
+        # Keras locks a built layer against new sublayers, and goes on tracking the weights of one that is replaced.
+        self._tracker.unlock()
+        if self.embedding_loss is not None:
+            self._tracker.untrack(self.embedding_loss)
+        self.embedding_loss = resolved
+        self.loss_optimizer = self._make_loss_optimizer(loss_optimizer, encoder_optimizer)
+        self._epoch = _Epoch(resolved.statistics_names)
+        # Kept by itself, since Keras hides it behind the optimizer that the model has.
+        self._encoder_optimizer = types.SimpleNamespace(optimizer=encoder_optimizer)
+        split = SplitOptimizer(encoder_optimizer, self.loss_optimizer, self._in_head, self.l2_decay, self.clip_norm)
         super().compile(
-            optimizer=optimizer,
+            optimizer=_with_loss_scale_of(main, split),
             metrics=metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
-        # Keras locks a built layer against new sublayers, and goes on tracking the weights of one that is replaced.
-        self._tracker.unlock()
-        if self.embedding_loss is not None:
-            self._tracker.untrack(self.embedding_loss)
-        self.embedding_loss = resolved
-        self.loss_optimizer = self._make_loss_optimizer(loss_optimizer)
-        self._epoch = _Epoch()
         # A namespace, which Keras does not look into: the metrics in it are tracked elsewhere.
         self._compile_arguments = types.SimpleNamespace(
             metrics=metrics,
@@ -199,11 +253,14 @@ class MetricLearner(keras.Model):
         if self.built:
             self._build_heads(self._embedding_shape)
 
-    def _make_loss_optimizer(self, given: Any) -> keras.optimizers.Optimizer:
+    def _in_head(self, variable: keras.Variable) -> bool:
+        """Whether a variable belongs to the loss, the pair scorer or the augmentation, rather than to the encoder."""
+        return not any(variable is one for one in self.encoder.trainable_variables)
+
+    def _make_loss_optimizer(self, given: Any, main: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
         assert self.embedding_loss is not None
         if given is not None:
             return keras.optimizers.get(given)
-        main: keras.optimizers.Optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         config = main.get_config()
         config["name"] = f"loss_{config['name']}"
         if "weight_decay" in config:
@@ -216,60 +273,102 @@ class MetricLearner(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Embeds images; see the encoder for shapes."""
-        return self.encoder(inputs, training=training)
+        training = bool(training)
+
+        def embed(images: Tensor) -> Tensor:
+            return self.encoder(images, training=training and not self.frozen_batch_norm)
+
+        if not training or self.chunk_size is None or keras.backend.backend() == "tensorflow":
+            return embed(inputs)
+        # Computed again in the backward pass, chunk by chunk. TensorFlow's step does this by itself, see `train_step`.
+        rows = inputs.shape[0]
+        starts = range(0, rows, self.chunk_size)
+        return ops.concatenate([keras.remat(embed)(inputs[start : start + self.chunk_size]) for start in starts])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.encoder.compute_output_shape(input_shape)
 
-    # ------------------------------------------------------------------ steps
+    # ------------------------------------------------------------------ loss
 
-    def train_step(self, data: Any) -> Logs:
-        """One update on a batch `(images, labels)`."""
-        images, labels = self._unpack(data)
-        with tf.GradientTape() as tape:
-            embeddings = self(images, training=not self.frozen_batch_norm)
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The loss of a batch; on every backend, all that a step does beyond forward pass and update.
+
+        Args:
+            x: Images.
+            y: `(batch,)` or `(batch, 1)` integers.
+            y_pred: `(batch, dim)` embeddings of the images.
+            sample_weight: None.
+            training: Whether to augment, and to update the state of augmentation and loss.
+
+        Returns:
+            A float32 scalar.
+
+        Raises:
+            ValueError: Sample weights, missing labels, or labels that are not class numbers.
+        """
+        labels, embeddings = replicas.gather(_class_numbers(y, sample_weight)), replicas.gather(y_pred)
+        # While a step is traced: what it logs is known then, and the same for every step.
+        self._epoch.training = training
+        if training:
             value, logs, pairs = self._training_loss(labels, embeddings)
-            scaled = self.optimizer.scale_loss(value)
-        # Only now: a subclassed encoder may have been built by the call above.
-        encoder_variables, head_variables = self.encoder.trainable_variables, self._head_variables
-        gradients = tape.gradient(scaled, [*encoder_variables, *head_variables])
-        self._apply(gradients[: len(encoder_variables)], gradients[len(encoder_variables) :])
-        self._epoch.count_step(pairs, self._some_pixel_above_one(images))
-        return self._step_logs(value, logs, labels, embeddings)
+            self._epoch.update(logs, pairs, self._some_pixel_above_one(x))
+        else:
+            value = self._loss_of(labels, embeddings, training=False).loss
+        for added in self.losses:
+            value = value + replicas.once(ops.sum(ops.cast(added, value.dtype)))
+        return value
 
-    def test_step(self, data: Any) -> Logs:
-        """The loss of a batch `(images, labels)`, without augmentation."""
-        images, labels = self._unpack(data)
+    # TensorFlow's step, which Keras would have log a loss times the number of replicas. JAX's is Keras's own.
+    def train_step(self, *args: Any) -> Any:
+        """One update on a batch; a thin step over `compute_loss`.
+
+        Args:
+            *args: On TensorFlow `(images, labels)`; on JAX what Keras gives: the state, and the same.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return super().train_step(*args)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
+
+        def loss_of(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+            loss = self._compute_loss(images, labels, embeddings, sample_weight, training=True)
+            return loss, self.optimizer.scale_loss(loss)
+
+        def embed(part: Tensor) -> Tensor:
+            return self(part, training=True)
+
+        gradients = gradient_cache.plain if self.chunk_size is None else gradient_cache.chunked(self.chunk_size)
+        # The variables only now: a subclassed encoder may be built by the first call.
+        loss, embeddings, found = gradients(embed, loss_of, images, lambda: self.trainable_variables)
+        self.optimizer.apply(found, self.trainable_variables)
+        return self._logs(loss, images, labels, embeddings)
+
+    def test_step(self, *args: Any) -> Any:
+        """The loss of a batch, without augmentation; arguments as for `train_step`."""
+        if keras.backend.backend() != "tensorflow":
+            return super().test_step(*args)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
         embeddings = self(images, training=False)
-        value = self._compute_loss(labels, embeddings, training=False).loss
-        return self._step_logs(value, {}, labels, embeddings)
+        loss = self._compute_loss(images, labels, embeddings, sample_weight, training=False)
+        return self._logs(loss, images, labels, embeddings)
 
-    def _unpack(self, data: Any) -> tuple[Any, Tensor]:
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise ValueError(
-                "MetricLearner takes no sample weights: its losses are defined on pairs and tuples of a batch, which "
-                "have no weight per sample. Remove `sample_weight` (or the third element of the batch); to show a "
-                "class more often, sample it more often."
-            )
-        if labels is None:
-            raise ValueError("MetricLearner needs labels: pass batches (images, labels), or `y`.")
-        if len(labels.shape) == 2 and labels.shape[-1] == 1:
-            labels = ops.squeeze(labels, axis=-1)
-        if len(labels.shape) != 1:
-            raise ValueError(
-                "Labels must be class numbers of shape (batch,) or (batch, 1), not one-hot rows. "
-                f"Received: shape {tuple(labels.shape)}"
-            )
-        return images, ops.cast(labels, "int32")
+    def _logs(self, loss: Tensor, images: Tensor, labels: Tensor, embeddings: Tensor) -> Logs:
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(embeddings)[0])
+        return self.compute_metrics(images, labels, embeddings)
 
     def _training_loss(self, labels: Tensor, embeddings: Tensor) -> tuple[Tensor, Logs, losses.PairStatus | None]:
         """The loss, what to log beside it, and what pairs there were."""
         if self.augmentation is None:
-            output = self._compute_loss(labels, embeddings, training=True)
+            output = self._loss_of(labels, embeddings, training=True)
             return output.loss, self._loss_logs(output), output.pairs
         union, union_labels = self.augmentation(embeddings, labels, training=True)
-        output = self._compute_loss(union_labels, union, training=True)
+        output = self._loss_of(union_labels, union, training=True)
         logs = self._loss_logs(output)
         count = ops.shape(embeddings)[0]
         anchors = ops.cast(embeddings, union.dtype)
@@ -280,10 +379,10 @@ class MetricLearner(keras.Model):
             logs["produced_share"] = ops.divide_no_nan(ops.sum(output.key_counts[count:]), ops.sum(output.key_counts))
         value = output.loss
         if self.auxiliary_weight is not None:
-            value = self._compute_loss(labels, embeddings, training=True).loss + self.auxiliary_weight * value
+            value = self._loss_of(labels, embeddings, training=True).loss + self.auxiliary_weight * value
         return value, logs, output.pairs
 
-    def _compute_loss(self, labels: Tensor, embeddings: Tensor, training: bool) -> losses.LossOutput:
+    def _loss_of(self, labels: Tensor, embeddings: Tensor, training: bool) -> losses.LossOutput:
         assert self.embedding_loss is not None
         return self.embedding_loss.compute(
             losses.EmbeddingBatch.create(labels, embeddings, pair_scorer=self.pair_scorer, training=training)
@@ -298,56 +397,21 @@ class MetricLearner(keras.Model):
 
     def _some_pixel_above_one(self, images: Any) -> Tensor:
         """1.0 if the batch may be pixel values in [0, 255], as far as the encoder wants that; a look at two images."""
-        if not tf.is_tensor(images) or not images.dtype.is_floating or not expects_bytes(self.encoder):
+        floats = ops.is_tensor(images) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype))
+        if not floats or not expects_bytes(self.encoder):
             return ops.ones((), "float32")
         return ops.cast(ops.any(images[:2] > 1.0), "float32")
-
-    def _apply(self, encoder_gradients: list, head_gradients: list) -> None:
-        """Clips, decays and applies gradients that `optimizer.scale_loss` may have scaled."""
-        variables = self.encoder.trainable_variables
-        scale = self.optimizer.scale_loss(ops.ones((), "float32"))
-        if self.clip_norm is not None:
-            present = [gradient for gradient in encoder_gradients if gradient is not None]
-            norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in present])
-            factor = ops.minimum(1.0, self.clip_norm * scale / ops.maximum(norm, 1e-12))
-            encoder_gradients = [
-                None if gradient is None else gradient * ops.cast(factor, gradient.dtype)
-                for gradient in encoder_gradients
-            ]
-        if self.l2_decay:
-            encoder_gradients = [
-                None if gradient is None else gradient + ops.cast(self.l2_decay * scale, gradient.dtype) * variable
-                for gradient, variable in zip(encoder_gradients, variables, strict=True)
-            ]
-        self.optimizer.apply_gradients(zip(encoder_gradients, variables, strict=True))
-        if not head_gradients:
-            return
-        assert self.loss_optimizer is not None
-        loss_optimizer, head_variables = self.loss_optimizer, self._head_variables
-        head_gradients = [None if gradient is None else gradient / scale for gradient in head_gradients]
-
-        def update() -> None:
-            loss_optimizer.apply_gradients(zip(head_gradients, head_variables, strict=True))
-
-        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            update()
-            return
-        # As the loss scale optimiser does for the encoder: a step that overflowed float16 is skipped.
-        finite = [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in head_gradients if gradient is not None]
-        tf.cond(tf.reduce_all(finite), update, lambda: None)
-
-    def _step_logs(self, value: Tensor, logs: Logs, labels: Tensor, embeddings: Tensor) -> Logs:
-        count = ops.shape(embeddings)[0]
-        self._loss_tracker.update_state(value, sample_weight=count)
-        result = self.compute_metrics(None, labels, embeddings)
-        for name, log in logs.items():
-            result[name] = self._epoch.update_mean(name, log)
-        return result
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """All metrics, those of the augmentation and of the loss included."""
-        return [*super().metrics, *self._epoch.means.values()]
+        return [*super().metrics, *self._epoch.metrics]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Results by name: outside training, without those of augmentation and loss, which were not computed."""
+        results = super().get_metrics_result()
+        hidden = self._epoch.hidden
+        return {name: value for name, value in results.items() if name not in hidden}
 
     # ------------------------------------------------------------------ fit
 
@@ -370,8 +434,8 @@ class MetricLearner(keras.Model):
             given = [callback for callback in given if callback is not None]
             given.sort(key=lambda callback: not isinstance(callback, RetrievalEvaluation))
             callbacks = [_EpochEnd(), *given]
-        if isinstance(args[0] if args else kwargs.get("x"), tf.data.Dataset):
-            # A data set orders its own batches; Keras warns about its default otherwise.
+        if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
+            # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
@@ -388,6 +452,7 @@ class MetricLearner(keras.Model):
             "clip_norm": self.clip_norm,
             "frozen_batch_norm": self.frozen_batch_norm,
             "auxiliary_weight": self.auxiliary_weight,
+            "chunk_size": self.chunk_size,
         }
 
     @classmethod
@@ -406,8 +471,8 @@ class MetricLearner(keras.Model):
         serialize = keras.saving.serialize_keras_object
         arguments = {
             **vars(self._compile_arguments),
-            # The loss-scaling wrapper is put back by `compile`.
-            "optimizer": getattr(self.optimizer, "inner_optimizer", self.optimizer),
+            # The wrappers are put back by `compile`.
+            "optimizer": self._encoder_optimizer.optimizer,
             "loss": self.embedding_loss,
             "loss_optimizer": self.loss_optimizer,
         }
@@ -417,41 +482,106 @@ class MetricLearner(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
 
+def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers in a model, those in models inside it included."""
+    for inner in getattr(layer, "layers", ()):
+        yield inner
+        yield from _all_layers(inner)
+
+
+def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
+    """Labels `(batch,)` or `(batch, 1)` as `(batch,)` int32."""
+    if sample_weight is not None:
+        raise ValueError(
+            "MetricLearner takes no sample weights: its losses are defined on pairs and tuples of a batch, which "
+            "have no weight per sample. Remove `sample_weight` (or the third element of the batch); to show a "
+            "class more often, sample it more often."
+        )
+    if labels is None:
+        raise ValueError("MetricLearner needs labels: pass batches (images, labels), or `y`.")
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    if len(labels.shape) != 1:
+        raise ValueError(
+            "Labels must be class numbers of shape (batch,) or (batch, 1), not one-hot rows. "
+            f"Received: shape {tuple(labels.shape)}"
+        )
+    return ops.cast(labels, "int32")
+
+
+def _with_loss_scale_of(given: keras.optimizers.Optimizer, split: SplitOptimizer) -> keras.optimizers.Optimizer:
+    """`split`, scaled as the user's optimizer was where that is a `LossScaleOptimizer`."""
+    if not isinstance(given, keras.optimizers.LossScaleOptimizer):
+        return split
+    return keras.optimizers.LossScaleOptimizer(
+        split, initial_scale=given.initial_scale, dynamic_growth_steps=given.dynamic_growth_steps
+    )
+
+
 class _Epoch:
     """What a training epoch adds up beside the loss.
 
     An object that Keras does not track: what it holds is no part of a saved model.
+
+    Args:
+        statistics: Names of what the loss reports about itself.
     """
 
-    def __init__(self) -> None:
-        self.means: dict[str, keras.metrics.Mean] = {}
+    MEANS = ("active_pairs", "produced_distance", "produced_share")
+
+    def __init__(self, statistics: Sequence[str] = ()) -> None:
+        self._means = {name: keras.metrics.Mean(name=name) for name in (*statistics, *self.MEANS)}
         self._totals = _StepTotals()
+        self._logged: set[str] = set()
+        self.training = False
 
-    def update_mean(self, name: str, value: Tensor) -> Tensor:
-        """Takes in a step's value and returns the mean so far. Names are known once the step has been traced."""
-        if name not in self.means:
-            with tf.init_scope():
-                self.means[name] = keras.metrics.Mean(name=name)
-        self.means[name].update_state(value)
-        return self.means[name].result()
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Everything with variables that a step changes."""
+        return [*self._means.values(), self._totals]
 
-    def count_step(self, pairs: losses.PairStatus | None, pixel_above_one: Tensor) -> None:
-        """Takes in a step's flags, 0 or 1 each."""
+    @property
+    def hidden(self) -> set[str]:
+        """Names in `metrics` that are not reported now."""
+        return {self._totals.name, *self._means} - (self._logged if self.training else set())
+
+    def update(self, logs: Logs, pairs: losses.PairStatus | None, pixel_above_one: Tensor) -> None:
+        """Takes in a step.
+
+        Args:
+            logs: Scalars by name.
+            pairs: Flags, 0 or 1 each; None for a loss that does not compare pairs.
+            pixel_above_one: 0 or 1.
+
+        Raises:
+            ValueError: The loss reports what it does not announce.
+        """
+        unknown = sorted(logs.keys() - self._means.keys())
+        if unknown:
+            raise ValueError(
+                f"The loss reports statistics that its `statistics_names` does not name: {', '.join(unknown)}. "
+                f"Announced: {', '.join(name for name in self._means if name not in self.MEANS) or 'none'}"
+            )
+        for name, value in logs.items():
+            self._means[name].update_state(value)
+        self._logged = set(logs)
         one = ops.ones((), "float32")
         flags = losses.PairStatus(one, one, one, one) if pairs is None else pairs
         self._totals.update_state(ops.stack([one, *flags, pixel_above_one]))
 
-    def reset(self) -> None:
-        self._totals.reset_state()
+    def begin(self) -> None:
+        """Starts the epoch's totals at 0."""
+        self._totals.begin()
 
     def totals(self) -> dict[str, float]:
         """How many steps there were, and how many of them had what, by name."""
         names = (STEPS, *STEPS_WITH, STEPS_WITH_BYTES)
-        return dict(zip(names, ops.convert_to_numpy(self._totals.result()).tolist(), strict=True))
+        return dict(zip(names, ops.convert_to_numpy(self._totals.totals).tolist(), strict=True))
 
 
 class _StepTotals(keras.metrics.Metric):
-    """Sums of flags. No metric of the model: `fit` resets those for validation, which comes before the epoch's end."""
+    """Sums of flags over a training epoch. Validation, which comes before the epoch's end, does not reset them."""
 
     def __init__(self) -> None:
         super().__init__(name="step_totals", dtype="float32")
@@ -461,14 +591,20 @@ class _StepTotals(keras.metrics.Metric):
         self.totals.assign_add(flags)
 
     def result(self) -> Tensor:
-        return ops.convert_to_tensor(self.totals)
+        return ops.sum(self.totals)
+
+    def reset_state(self) -> None:
+        pass
+
+    def begin(self) -> None:
+        self.totals.assign(ops.zeros(self.totals.shape))
 
 
 class _EpochEnd(keras.callbacks.Callback):
     """Tells augmentation and loss of the end of an epoch, and ends training where they say so."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.model._epoch.reset()
+        self.model._epoch.begin()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs

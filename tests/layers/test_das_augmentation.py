@@ -702,7 +702,7 @@ def test_a_batch_of_invalid_rows_only_changes_nothing(jit):
         layer.raise_if_rejected()
 
 
-def test_two_replicas_are_refused():
+def test_replicas_keep_the_same_state():
     """In a process of its own: TensorFlow takes the number of logical devices once, at start-up."""
     code = """
 import tensorflow as tf
@@ -710,12 +710,15 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from keras_dml.layers import DASAugmentation
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    try:
-        DASAugmentation(6).build((4, 12))
-    except NotImplementedError as error:
-        assert "2 replicas" in str(error), error
-    else:
-        raise SystemExit("built")
+    layer = DASAugmentation(6, seed=1)
+    layer.build((4, 12))
+    batch, labels = tf.random.stateless_normal((4, 12), (1, 2)), tf.constant([0, 0, 1, 1])
+    strategy = tf.distribute.get_strategy()
+    strategy.run(tf.function(lambda: layer(batch, labels, training=True)))
+    for variable in layer.variables:
+        one, other = strategy.experimental_local_results(variable.value)
+        assert (one.numpy() == other.numpy()).all(), variable.path
+    assert layer.bank_fill.numpy().tolist() == [2, 2, 0, 0, 0, 0]
 with tf.distribute.OneDeviceStrategy("CPU:1").scope():
     layer = DASAugmentation(6)
     layer(tf.random.normal((4, 12)), tf.constant([0, 0, 1, 1]), training=True)
