@@ -144,12 +144,12 @@ def pillow_processes(paths, batch, transform=None) -> Iterator:
     )
 
 
-def tensorflow_batches(split, batch, **options) -> Iterator:
-    """This package: `PKBatches` with `RandomResizedCrop`."""
+def own_batches(split, batch, path="dataset", **options) -> Iterator:
+    """This package: `PKBatches` with `RandomResizedCrop`, by one of its paths (TensorFlow's ops, or NumPy)."""
     from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop
 
     augment = RandomResizedCrop(SIZE, **options)
-    return iter(PKBatches(split, ImagePreprocessing(SIZE), batch // 2, 2, augment=augment).dataset())
+    return iter(getattr(PKBatches(split, ImagePreprocessing(SIZE), batch // 2, 2, augment=augment), path)())
 
 
 def measure(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[float, float]:
@@ -215,8 +215,9 @@ def main():
         split = Split(paths, np.arange(len(paths)) % CLASSES, [str(label) for label in range(CLASSES)])
         loaders = {
             "Pillow, threads": lambda: pillow_threads(paths, options.batch),
-            OURS: lambda: tensorflow_batches(split, options.batch),
-            f"{OURS}, antialias=False": lambda: tensorflow_batches(split, options.batch, antialias=False),
+            OURS: lambda: own_batches(split, options.batch),
+            f"{OURS}, antialias=False": lambda: own_batches(split, options.batch, antialias=False),
+            f"{OURS}, PyDataset": lambda: own_batches(split, options.batch, "pydataset"),
         }
         versions = [f"TensorFlow {tf.__version__}", f"Pillow {PIL.__version__}"]
         if importlib.util.find_spec("torch") is None:

@@ -142,12 +142,12 @@ def _by_name(name: str, input_shape: tuple[int, int, int], options: dict[str, An
         return builder(input_shape, **options) if own else application(str(network), input_shape, **options)
     if own and "keras_weights" not in inspect.signature(builder).parameters:
         origin = traits(own).torch_origin
-        advice = (
-            "Use None or a file."
-            if origin is None
-            else f"Download {origin} and pass weights=FILE; it is read without PyTorch."
+        if origin is None:
+            raise ValueError(f'{own} has no ImageNet weights. Received: weights="imagenet"; use None or a file.')
+        raise ValueError(
+            f"Keras has no ImageNet weights for {own}. Download {origin} and pass weights=FILE; it is read without "
+            'PyTorch. Received: weights="imagenet"'
         )
-        raise ValueError(f'Keras has no ImageNet weights for {own}. {advice} Received: weights="imagenet"')
     try:
         if own:
             return builder(input_shape, keras_weights="imagenet", **options)

@@ -11,8 +11,6 @@ from keras_dml.evaluation import evaluate_retrieval
 
 
 def model():
-    # The one part of these tests that may need TensorFlow.
-    pytest.importorskip("keras_dml.models", reason="keras_dml.models needs TensorFlow", exc_type=ImportError)
     inputs = keras.Input((4, 4, 1))
     x = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
     learner = dml.MetricLearner(keras.Model(inputs, keras.layers.UnitNormalization()(x)))
