@@ -5,6 +5,7 @@ from keras_dml.data.benchmark import Benchmark
 from keras_dml.data.data_error import DataError
 from keras_dml.data.image_preprocessing import ImagePreprocessing
 from keras_dml.data.image_source import ImageSource
+from keras_dml.data.layer_augmentation import LayerAugmentation
 from keras_dml.data.pk_batches import PKBatches
 from keras_dml.data.random_affine import RandomAffine
 from keras_dml.data.random_resized_crop import RandomResizedCrop
@@ -19,6 +20,7 @@ __all__ = [
     "DataError",
     "ImagePreprocessing",
     "ImageSource",
+    "LayerAugmentation",
     "PKBatches",
     "RandomAffine",
     "RandomResizedCrop",
