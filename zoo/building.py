@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.data import ImagePreprocessing, RandomAffine, RandomResizedCrop
@@ -232,7 +232,9 @@ def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
     return _layers(names[rest], chosen[rest], preprocessing(recipe), first)
 
 
-def _layers(names: list[str], arguments: list[Options], inputs: ImagePreprocessing, first: Any) -> Callable[..., Any]:
+def _layers(
+    names: list[str], arguments: Sequence[Options], inputs: ImagePreprocessing, first: Any
+) -> Callable[..., Any]:
     from keras_dml.data.layer_augmentation import LayerAugmentation, image_layer, image_layer_names
 
     layers = []

@@ -14,26 +14,28 @@ if TYPE_CHECKING:
 
 MIXING = ("CutMix", "MixUp")
 """Layers that mix images of several classes, which have no class then."""
+UNSEEDED = ("AugMix",)
+"""Layers that choose their operations with Python's `random` while their graph is made, once for all images."""
 
 
 class LayerAugmentation:
-    """Image layers of Keras, one after the other, as an `augment` of `PKBatches`; what is drawn depends on `seed` alone.
+    """Image layers of Keras, one after the other, as an `augment` of `PKBatches`; draws depend on `seed` alone.
 
     Layers of Keras draw from a state that counts their calls, so that the same image would be varied in another way in
-    a training that goes on where it was interrupted. Here every draw of every layer comes from the seed of the image and
-    the place of the draw. A layer's own `seed` means nothing. That holds for layers of
-    `keras.layers.BaseImagePreprocessingLayer`, those with `get_random_transformation`, and no others are taken: of
-    them, what is drawn otherwise is not known.
+    a training that goes on where it was interrupted. Here every draw of every layer comes from the seed of the image
+    and the place of the draw; a layer's own `seed` means nothing. That holds for the layers that Keras derives from its
+    base of image layers, those with `get_random_transformation`. No others are taken: what GaussianNoise or a layer of
+    your own draws from is not known.
 
     The layers see one image at a time, `(size, size, channels)` float32 in [0, 255], and give one of that shape.
 
     Args:
-        layers: Built-in or own layers.
+        layers: Such layers. They are changed: another augmentation needs others.
         preprocessing: How the image gets to the encoder's size before them.
         first: A `RandomResizedCrop`, `RandomAffine` or another `augment(image, seed)` in place of `preprocessing`.
 
     Raises:
-        ValueError: For a layer that is no image layer of Keras, or mixes images of several classes.
+        ValueError: For a layer that is no image layer of Keras, mixes images of several classes, or cannot be seeded.
     """
 
     def __init__(
@@ -46,12 +48,18 @@ class LayerAugmentation:
             name = type(layer).__name__
             if not hasattr(layer, "get_random_transformation"):
                 raise ValueError(
-                    f"An augmentation must be an image layer of Keras, such as RandAugment or RandomFlip. Received: {name}"
+                    "An augmentation must be an image layer of Keras, such as RandAugment or RandomFlip. "
+                    f"Received: {name}"
                 )
             if name in MIXING:
                 raise ValueError(
                     f"{name} mixes images of several classes, and losses of pairs need one class for each image. Use "
                     "another layer"
+                )
+            if name in UNSEEDED:
+                raise ValueError(
+                    f"{name} draws from Python's random module, once for a whole training and anew when it goes on, so "
+                    "no seed makes it repeatable. Use RandAugment"
                 )
         self.layers = list(layers)
         self.preprocessing = preprocessing
@@ -101,7 +109,7 @@ def image_layer(name: str, arguments: dict[str, Any]) -> Any:
 def image_layer_names() -> list[str]:
     """The image layers of Keras that vary one image."""
     found = [name for name in dir(keras.layers) if hasattr(getattr(keras.layers, name), "get_random_transformation")]
-    return sorted(set(found) - {*MIXING, "BaseImagePreprocessingLayer"})
+    return sorted(set(found) - {*MIXING, *UNSEEDED, "MaxNumBoundingBoxes"})
 
 
 class _Draws(keras.random.SeedGenerator):

@@ -112,7 +112,12 @@ class Stop(training.Watcher):
     ids=["lora", "last block, average", "all, float16"],
 )
 def test_a_run_that_was_interrupted_goes_on_bit_for_bit(settings, data_dir, preset, tmp_path):
-    given = {**changes(preset), **settings, "epochs": 3, "arms": {"das": recipes.get("cub200_dinov2").arms["proxy_anchor_das"]}}
+    given = {
+        **changes(preset),
+        **settings,
+        "epochs": 3,
+        "arms": {"das": recipes.get("cub200_dinov2").arms["proxy_anchor_das"]},
+    }
     recipe = dataclasses.replace(recipes.get("cub200_dinov2"), **given, exported="das")
     benchmark = load("cub200", data_dir, subset=True)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -11,9 +11,9 @@ Takes:   not run by us at full size; cub200_dinov2 2,080 steps of 112 images (40
          about its figures
 
 ViT-S/14 with LoRA of rank 8 on queries and values, class token, a linear layer to d=384, Proxy-Anchor and
-multi-similarity, each with and without DAS. All settings are ours and none was tuned: AdamW, one epoch of warm-up, cosine,
-bfloat16. Nothing is published for them. Published Recall@1 in per cent on the same zero-shot splits, to compare with; the
-networks are pretrained on other data and differ in size:
+multi-similarity, each with and without DAS. All settings are ours and none was tuned: AdamW, one epoch of warm-up,
+cosine, bfloat16. Nothing is published for them. Published Recall@1 in per cent on the same zero-shot splits, to compare
+with; the networks are pretrained on other data and differ in size:
 
     method                          network, d          CUB   CARS    SOP
     DAS + multi-similarity          ResNet-50, 512     69.2   87.8   80.6    ECCV 2022
