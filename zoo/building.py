@@ -235,6 +235,8 @@ def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
 def _layers(
     names: list[str], arguments: Sequence[Options], inputs: ImagePreprocessing, first: Any
 ) -> Callable[..., Any]:
+    import keras
+
     from keras_dml.data.layer_augmentation import LayerAugmentation, image_layer, image_layer_names
 
     layers = []
@@ -243,6 +245,7 @@ def _layers(
             raise ValueError(f"{name} makes an image of the encoder's size, so it comes first. Received: {names}")
         if name not in image_layer_names():
             raise ValueError(unknown_name("augmentation", name, [*CROPS, *image_layer_names()]))
+        _check_arguments(name, getattr(keras.layers, name), given, given=("seed",))
         layers.append(image_layer(name, dict(given)))
     return LayerAugmentation(layers, inputs, first)
 

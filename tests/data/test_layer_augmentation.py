@@ -89,11 +89,11 @@ def test_batches_are_a_function_of_seed_and_step():
 
 
 def test_what_is_no_image_layer_is_refused():
-    with pytest.raises(ValueError, match="must be an image layer of Keras.* Received: GaussianNoise"):
+    with pytest.raises(ValueError, match=r"must be an image layer of Keras.* Received: GaussianNoise"):
         LayerAugmentation([keras.layers.GaussianNoise(0.1)], ImagePreprocessing(SIZE))
     with pytest.raises(ValueError, match="MixUp mixes images of several classes"):
         LayerAugmentation([keras.layers.MixUp()], ImagePreprocessing(SIZE))
     with pytest.raises(ValueError, match="AugMix draws from Python's random module"):
         LayerAugmentation([keras.layers.AugMix()], ImagePreprocessing(SIZE))
-    with pytest.raises(ValueError, match="'RandomFlp'. Did you mean 'RandomFlip'"):
+    with pytest.raises(ValueError, match=r"'RandomFlp'\. Did you mean 'RandomFlip'"):
         image_layer("RandomFlp", {})
