@@ -1,8 +1,9 @@
 """From a recipe to the objects that train: encoder, augmentation, loss, optimizer, model."""
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.data import ImagePreprocessing, RandomAffine, RandomResizedCrop
@@ -13,7 +14,9 @@ from zoo.recipe import Options, Recipe
 if TYPE_CHECKING:
     import keras
 
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+CROPS: dict[str, Callable[..., Any]] = {"random_resized_crop": RandomResizedCrop, "random_affine": RandomAffine}
+"""Augmentations that make an encoder input of an image of any size."""
 
 
 def preprocessing(recipe: Recipe) -> ImagePreprocessing:
@@ -44,7 +47,14 @@ def _validate_arm(arm: Recipe) -> None:
     if arm.pooling not in backbones.POOLINGS:
         raise ValueError(unknown_name("pooling", arm.pooling, backbones.POOLINGS))
     build_optimizer(arm, arm.learning_rate)
-    build_augment(arm)
+    _check_schedule(arm)
+    _check_trainable(arm)
+    if arm.evaluated_widths and arm.embedding_dim is not None and max(arm.evaluated_widths) > arm.embedding_dim:
+        raise ValueError(
+            f"`widths` must be at most the embedding width. Received: widths={arm.evaluated_widths}, "
+            f"embedding_dim={arm.embedding_dim}"
+        )
+    _check_augment(arm)
     loss = build_loss(arm.loss, arm.loss_args, num_classes=2)
     if arm.pddm is not None:
         layers.PDDMUnit(**dataclasses.asdict(arm.pddm))
@@ -65,6 +75,59 @@ def _validate_arm(arm: Recipe) -> None:
                 "produced embeddings must have unit length where the real ones have it, and only there. Received: "
                 f"normalize={arm.normalize}, das.normalize={arm.das.normalize}. Add --set das.normalize={arm.normalize}"
             )
+
+
+def _check_schedule(arm: Recipe) -> None:
+    if arm.lr_schedule != "steps" and arm.lr_milestones:
+        raise ValueError(
+            f'lr_milestones={arm.lr_milestones} have a meaning for lr_schedule="steps" only. Received: '
+            f'lr_schedule={arm.lr_schedule!r}. Add --set "lr_milestones=()"'
+        )
+    if arm.lr_warmup_epochs >= arm.epochs and arm.lr_warmup_epochs:
+        raise ValueError(
+            "The learning rate must reach its full height before the training ends. Received: "
+            f"lr_warmup_epochs={arm.lr_warmup_epochs}, epochs={arm.epochs}"
+        )
+
+
+def _check_trainable(arm: Recipe) -> None:
+    from keras_dml.backbones.hub import PREFIX
+
+    if arm.trainable == "head" and arm.embedding_dim is None:
+        raise ValueError(
+            'trainable="head" trains the linear layer of the embedding, and there is none: embedding_dim=None'
+        )
+    if arm.lora_rank is None:
+        return
+    if arm.trainable != "all":
+        raise ValueError(
+            f"LoRA freezes the backbone itself, so it goes with trainable='all' only. Received: "
+            f"lora_rank={arm.lora_rank}, trainable={arm.trainable!r}. Set one of the two"
+        )
+    if not arm.backbone.startswith(PREFIX):
+        raise ValueError(
+            f"LoRA needs a transformer of keras-hub as backbone. Received: lora_rank={arm.lora_rank}, "
+            f"backbone={arm.backbone!r}. Take {PREFIX}PRESET, or train the last blocks with --set trainable=2"
+        )
+
+
+def _check_augment(arm: Recipe) -> None:
+    """Refuses an augmentation that does not make an encoder input; of Keras's layers only a trace can tell."""
+    from keras_dml.data import LayerAugmentation
+
+    augment = build_augment(arm)
+    if not isinstance(augment, LayerAugmentation):
+        return
+    import tensorflow as tf
+
+    image = tf.TensorSpec((None, None, arm.channels), tf.uint8)
+    try:
+        tf.function(augment).get_concrete_function(image, tf.TensorSpec((2,), tf.int64))
+    except Exception as error:
+        raise ValueError(
+            f"augment={arm.augment!r} does not make images of {arm.input_size} x {arm.input_size} x {arm.channels} out "
+            f"of such images: {error}"
+        ) from error
 
 
 def _check_backbone(name: str, options: Options) -> None:
@@ -96,33 +159,95 @@ def build_encoder(recipe: Recipe) -> "keras.Model":
         ValueError: For settings that do not fit, weights that cannot be downloaded, and a package that is missing.
     """
     from keras_dml import backbones
+    from keras_dml.backbones.trainable_part import enable_lora, set_trainable_part
 
     try:
-        return backbones.build(
-            recipe.backbone,
-            embedding_dim=recipe.embedding_dim,
-            pooling=recipe.pooling,
-            input_shape=preprocessing(recipe).input_shape,
-            normalize=recipe.normalize,
-            options=recipe.backbone_options,
-            weights=recipe.weights,
-        )
+        with _precision(recipe.precision):
+            encoder = backbones.build(
+                recipe.backbone,
+                embedding_dim=recipe.embedding_dim,
+                pooling=recipe.pooling,
+                input_shape=preprocessing(recipe).input_shape,
+                normalize=recipe.normalize,
+                options=recipe.backbone_options,
+                weights=recipe.weights,
+            )
     except RuntimeError as error:
         raise ValueError(f"{error} (on the command line: --weights FILE)") from error
     except ImportError as error:
         raise ValueError(str(error)) from error
+    if recipe.lora_rank is not None:
+        enable_lora(encoder, recipe.lora_rank)
+    set_trainable_part(encoder, recipe.trainable)
+    return encoder
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Layers that are made within compute in this precision; afterwards all is as it was."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    if name == "float32":
+        # What the user has set, where the recipe has nothing to say.
+        yield
+        return
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_augment(recipe: Recipe) -> Callable[[Any, Any], Any] | None:
-    """How the recipe varies its training images, or None."""
+    """How the recipe varies its training images, or None.
+
+    Raises:
+        ValueError: For unknown names, wrong arguments, and a crop that is not the first of several augmentations.
+    """
     if recipe.augment is None:
         return None
-    known = {"random_resized_crop": RandomResizedCrop, "random_affine": RandomAffine}
-    if recipe.augment not in known:
-        raise ValueError(unknown_name("augmentation", recipe.augment, known))
-    augment = known[recipe.augment]
-    _check_arguments(recipe.augment, augment, recipe.augment_args)
-    return augment(recipe.input_size, recipe.channels, **recipe.augment_args)
+    if isinstance(recipe.augment, str):
+        chosen = [{"name": recipe.augment, **recipe.augment_args}]
+    else:
+        chosen = [{"name": one} if isinstance(one, str) else dict(one) for one in recipe.augment]
+        if recipe.augment_args:
+            raise ValueError(
+                "Of several augmentations, each has its own arguments: {'name': 'RandomFlip', 'mode': 'vertical'}. "
+                f"Received: augment_args={dict(recipe.augment_args)}"
+            )
+    if not chosen or any("name" not in one for one in chosen):
+        raise ValueError(
+            "`augment` is a name, or one or more names and dicts of `name` and arguments. "
+            f"Received: augment={recipe.augment!r}"
+        )
+    names = [str(one.pop("name")) for one in chosen]
+    first = None
+    if names[0] in CROPS:
+        _check_arguments(names[0], CROPS[names[0]], chosen[0], given=("size", "channels"))
+        first = CROPS[names[0]](recipe.input_size, recipe.channels, **chosen[0])
+        if len(names) == 1:
+            return first
+    rest = slice(0 if first is None else 1, None)
+    return _layers(names[rest], chosen[rest], preprocessing(recipe), first)
+
+
+def _layers(
+    names: list[str], arguments: Sequence[Options], inputs: ImagePreprocessing, first: Any
+) -> Callable[..., Any]:
+    import keras
+
+    from keras_dml.data.images.layer_augmentation import LayerAugmentation, image_layer, image_layer_names
+
+    layers = []
+    for name, given in zip(names, arguments, strict=True):
+        if name in CROPS:
+            raise ValueError(f"{name} makes an image of the encoder's size, so it comes first. Received: {names}")
+        if name not in image_layer_names():
+            raise ValueError(unknown_name("augmentation", name, [*CROPS, *image_layer_names()]))
+        _check_arguments(name, getattr(keras.layers, name), given, given=("seed",))
+        layers.append(image_layer(name, dict(given)))
+    return LayerAugmentation(layers, inputs, first)
 
 
 def _check_arguments(name: str, builder: Callable[..., Any], arguments: Options, given: Collection[str] = ()) -> None:
@@ -167,23 +292,31 @@ def build_loss(name: str, arguments: Options, num_classes: int) -> Any:
     return loss(**arguments)
 
 
-def build_optimizer(recipe: Recipe, rate: Any) -> "keras.optimizers.Optimizer":
-    """The recipe's optimizer at `rate`, a number or a schedule."""
+def build_optimizer(recipe: Recipe, rate: Any, head: bool = False) -> "keras.optimizers.Optimizer":
+    """The recipe's optimizer at `rate`, a number or a schedule.
+
+    Args:
+        recipe: Whose optimizer.
+        rate: The learning rate.
+        head: Whether it trains the weights of the loss, which do not decay and are not averaged.
+    """
     import keras
 
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(unknown_name("optimizer", recipe.optimizer, OPTIMIZERS))
-    kind = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[recipe.optimizer]
+    optimizers = keras.optimizers
+    kind = {"adam": optimizers.Adam, "adamw": optimizers.AdamW, "sgd": optimizers.SGD}[recipe.optimizer]
     _check_arguments(recipe.optimizer, kind, recipe.optimizer_args)
     momentum = {"momentum": 0.9} if recipe.optimizer == "sgd" else {}
-    return kind(rate, **{**momentum, **recipe.optimizer_args})
+    average = {} if recipe.ema is None or head else {"use_ema": True, "ema_momentum": recipe.ema}
+    decay = {"weight_decay": 0.0} if recipe.optimizer == "adamw" and head else {}
+    return kind(rate, **{**momentum, **recipe.optimizer_args, **average, **decay})
 
 
 def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_per_epoch: int, seed: int) -> Any:
     """The compiled `MetricLearner` of an arm."""
-    import keras
-
     from keras_dml import MetricLearner, layers
+    from zoo.schedules import schedule
 
     augmentation = None
     if recipe.das is not None:
@@ -191,6 +324,9 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
     pair_scorer = None
     if recipe.pddm is not None:
         pair_scorer = layers.PDDMUnit(seed=seed, **dataclasses.asdict(recipe.pddm))
+    # Images in [0, 255] must reach the encoder as they are, which casts what it computes with by itself; only by its
+    # name does the policy tell Keras to scale the loss under float16.
+    precision: dict[str, Any] = {} if recipe.precision == "float32" else {"dtype": recipe.precision, "autocast": False}
     model = MetricLearner(
         encoder,
         augmentation=augmentation,
@@ -199,20 +335,16 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
         clip_norm=recipe.clip_norm,
         frozen_batch_norm=recipe.frozen_batch_norm,
         auxiliary_weight=recipe.auxiliary_weight if recipe.das is not None else None,
+        **precision,
     )
 
-    def optimizer(rate: float) -> "keras.optimizers.Optimizer":
-        schedule: Any = rate
-        if recipe.lr_milestones:
-            # Keras keeps a value up to its boundary, and counts steps from 0: the last step of the epoch before.
-            boundaries = [epoch * steps_per_epoch - 1 for epoch in recipe.lr_milestones]
-            values = [rate * recipe.lr_gamma**drops for drops in range(len(boundaries) + 1)]
-            schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-        return build_optimizer(recipe, schedule)
+    def optimizer(rate: float, head: bool = False) -> "keras.optimizers.Optimizer":
+        return build_optimizer(recipe, schedule(recipe, rate, steps_per_epoch), head)
 
+    rate = recipe.loss_learning_rate
     model.compile(
         optimizer=optimizer(recipe.learning_rate),
         loss=build_loss(recipe.loss, recipe.loss_args, num_classes),
-        loss_optimizer=None if recipe.loss_learning_rate is None else optimizer(recipe.loss_learning_rate),
+        loss_optimizer=None if rate is None else optimizer(rate, head=True),
     )
     return model

@@ -1,6 +1,7 @@
 """Changes to a recipe from the command line: `--set key=value`."""
 
 import ast
+import contextlib
 import dataclasses
 import re
 import types
@@ -187,7 +188,13 @@ def _checked(key: str, value: Any, expected: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _checked(key, value, next(option for option in arguments if option is not type(None)))
+        options = [option for option in arguments if option is not type(None)]
+        for option in options[:-1]:
+            with contextlib.suppress(ValueError):
+                return _checked(key, value, option)
+        return _checked(key, value, options[-1])
+    if expected is Any:
+        return value
     if origin is tuple and not isinstance(value, str):
         items = value if isinstance(value, tuple | list) else (value,)
         types_of_items = (arguments[0],) * len(items) if arguments[-1] is Ellipsis else arguments

@@ -13,6 +13,21 @@ from keras_dml.utils.suggestions import unknown_name
 Options = Mapping[str, Any]
 SHARED = ("name", "summary", "benchmark", "arms", "exported", "seeds", "clustering", "threads")
 """Fields of a recipe that are the same for all its arms."""
+NOT_NEGATIVE = (
+    "learning_rate",
+    "loss_learning_rate",
+    "l2_decay",
+    "lr_gamma",
+    "lr_warmup_epochs",
+    "auxiliary_weight",
+    "clip_norm",
+)
+"""Fields that are finite numbers of at least 0, or None."""
+CHOICES = {
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "lr_schedule": ("steps", "cosine", "constant"),
+}
+"""Fields with a few known values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +80,14 @@ class Recipe:
         auxiliary_weight: w of `L(real) + w L(real + produced)`; see `MetricLearner`.
         classes_per_batch: P.
         images_per_class: K.
-        augment: How a training image is varied: "random_resized_crop", "random_affine", or None for the test
-            preprocessing.
-        augment_args: Arguments of the augmentation.
+        augment: How a training image is varied: "random_resized_crop", "random_affine", an image layer of Keras by its
+            class name, such as "RandAugment", which then gets the image of the test preprocessing, or None for that
+            alone. Or several in a row, each a name or a dict of `name` and arguments; what crops comes first:
+            `("random_resized_crop", {"name": "RandomFlip", "mode": "vertical"})`.
+        augment_args: Arguments of a single augmentation.
         replacement: Whether classes and images of a batch are drawn with replacement.
-        optimizer: "adam", or "sgd" (with momentum 0.9).
+        optimizer: "adam", "adamw" (decoupled `weight_decay` of the encoder, in `optimizer_args`), or "sgd" (with
+            momentum 0.9).
         optimizer_args: Further arguments of the Keras optimizer.
         learning_rate: For the encoder.
         loss_learning_rate: For weights of the loss and of the learned similarity; the loss's own suggestion by default,
@@ -77,8 +95,19 @@ class Recipe:
         l2_decay: Coupled weight decay.
         clip_norm: Global norm of the gradient.
         frozen_batch_norm: Whether batch normalisation keeps its statistics.
+        precision: What the backbone computes in: "float32", "mixed_bfloat16" or "mixed_float16". Its weights, and the
+            linear layer, the loss and DAS behind it, are float32 in any case.
+        trainable: Which part of the encoder trains: "all", "head" for its linear layer alone, or the number of last
+            blocks of the backbone; see `keras_dml.backbones.trainable_part`.
+        lora_rank: Rank of trainable updates of the attention of a keras-hub transformer, which is frozen but for them;
+            None for none.
+        ema: Momentum of an exponential moving average of the encoder's weights over steps, which is evaluated and kept
+            in their place; None for none.
         epochs: Parts of the training; after each of them its state is saved.
         steps_per_epoch: Batches of an epoch; by default `images // batch`, a pass over the training images.
+        lr_schedule: How learning rates go on: "steps" (`lr_milestones`), "cosine" (to 0 at the end of the last epoch),
+            or "constant".
+        lr_warmup_epochs: Epochs, or a part of one, over which learning rates rise from 0; see `zoo.schedules`.
         lr_milestones: Epochs at which the learning rate is multiplied by `lr_gamma`.
         lr_gamma: See `lr_milestones`.
         evaluate_every: Epochs between evaluations on the test classes; see `evaluated_epochs`.
@@ -87,6 +116,8 @@ class Recipe:
         clustering: Whether NMI and F1 of k-means are measured too, of the untrained and the trained network. Its time
             grows with images times classes: False for millions of images.
         ks: Ranks of Recall@k, 1 among them.
+        widths: Numbers of first channels at which embeddings are evaluated too, as `d64_recall@1` and so on; for
+            "matryoshka" its own by default.
         seeds: Each arm is trained once for each.
         threads: Threads that share one operation on the CPU; None for as many as there are cores when the experiment
             begins. Sums of float32 depend on it in their last digits, so it is part of the experiment and is kept when
@@ -117,7 +148,7 @@ class Recipe:
     das: DAS | None = None
     pddm: PDDM | None = None
     auxiliary_weight: float | None = None
-    augment: str | None = None
+    augment: str | tuple[Any, ...] | None = None
     augment_args: Options = dataclasses.field(default_factory=dict)
     replacement: bool = True
     optimizer: str = "adam"
@@ -126,13 +157,20 @@ class Recipe:
     l2_decay: float = 0.0
     clip_norm: float | None = None
     frozen_batch_norm: bool = False
+    precision: str = "float32"
+    trainable: str | int = "all"
+    lora_rank: int | None = None
+    ema: float | None = None
     steps_per_epoch: int | None = None
+    lr_schedule: str = "steps"
+    lr_warmup_epochs: float = 0.0
     lr_milestones: tuple[int, ...] = ()
     lr_gamma: float = 0.3
     evaluate_every: int = 1
     select_epoch: bool = True
     clustering: bool = True
     ks: tuple[int, ...] = (1, 2, 4, 8)
+    widths: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     threads: int | None = 2
     published: Options = dataclasses.field(default_factory=dict)
@@ -154,15 +192,27 @@ class Recipe:
             "input_size",
             "steps_per_epoch",
             "threads",
+            "lora_rank",
         )
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` of a recipe must be at least 1. Received: {name}={value}")
-        for name in ("learning_rate", "loss_learning_rate", "l2_decay", "lr_gamma", "auxiliary_weight", "clip_norm"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` must be a finite number of at least 0. Received: {name}={value}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(unknown_name(f"{name} of a recipe:", str(getattr(self, name)), known))
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"`ema`, a momentum, must lie between 0 and 1, or be None. Received: ema={self.ema}")
+        if self.trainable not in ("all", "head") and (not isinstance(self.trainable, int) or self.trainable < 1):
+            raise ValueError(
+                f'`trainable` must be "all", "head" or a number of last blocks. Received: trainable={self.trainable!r}'
+            )
+        if len(set(self.widths)) < len(self.widths) or any(width < 1 for width in self.widths):
+            raise ValueError(f"`widths` must be different positive numbers. Received: widths={self.widths}")
         milestones = self.lr_milestones
         if any(epoch < 1 for epoch in milestones) or list(milestones) != sorted(set(milestones)):
             raise ValueError(
@@ -186,6 +236,12 @@ class Recipe:
         if name not in self.arms:
             raise ValueError(unknown_name("arm", name, self.arms))
         return dataclasses.replace(self, **self.arms[name])
+
+    @property
+    def evaluated_widths(self) -> tuple[int, ...]:
+        """Widths of prefixes that are evaluated beside the whole embedding."""
+        chosen = self.widths or (self.loss_args.get("widths", ()) if self.loss == "matryoshka" else ())
+        return tuple(width for width in chosen if width != self.embedding_dim)
 
     def evaluated_epochs(self) -> list[int]:
         """The epochs, counted from 1, after which a run is evaluated."""

@@ -20,10 +20,13 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def metrics_table(metrics: Mapping[str, Metrics]) -> str:
-    """Arms as rows, metrics as columns; mean and sample standard deviation over seeds."""
-    names = list(next(iter(metrics.values())))
+    """Arms as rows, metrics as columns; mean and sample standard deviation over seeds, "-" for what an arm has not."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     rows = [["", *map(title, names)]]
-    rows += [[arm, *(mean_and_spread(values[name]) for name in names)] for arm, values in metrics.items()]
+    rows += [
+        [arm, *(mean_and_spread(values[name]) if name in values else "-" for name in names)]
+        for arm, values in metrics.items()
+    ]
     return markdown(rows)
 
 

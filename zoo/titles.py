@@ -1,5 +1,7 @@
 """What metrics and logs are called for people: the one place that knows."""
 
+import re
+
 TITLES = {
     # Metrics of `keras_dml.evaluation`.
     "map@r": "MAP@R",
@@ -31,6 +33,9 @@ TITLES = {
 def title(name: str) -> str:
     """A metric's or log's name as a heading; a log of validation has the same title as that of training."""
     name = name.removeprefix("val_")
+    at_width = re.fullmatch(r"d(\d+)_(.+)", name)
+    if at_width:
+        return f"{title(at_width[2])}, first {at_width[1]} channels"
     if "@" in name and name not in TITLES:
         return name.replace("recall@", "Recall@").replace("precision@", "Precision@")
     return TITLES.get(name) or name.replace("_", " ").capitalize()
@@ -38,4 +43,7 @@ def title(name: str) -> str:
 
 def short_title(name: str) -> str:
     """A metric's name as the head of a column."""
+    at_width = re.fullmatch(r"d(\d+)_(.+)", name)
+    if at_width:
+        return f"{short_title(at_width[2])}, d={at_width[1]}"
     return name.replace("recall", "Recall") if name.startswith("recall") else name.upper()

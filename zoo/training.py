@@ -51,10 +51,11 @@ def embed(encoder: ImageEncoder, query: "Split", gallery: "Split | None") -> Sid
 
 def evaluate(recipe: Recipe, query: "Split", gallery: "Split | None", vectors: Sides) -> dict[str, float]:
     """Headline numbers of retrieval among `query`, or from `gallery`; `vectors` are what `embed` gave for them."""
-    from keras_dml.evaluation import evaluate_retrieval
+    from keras_dml.evaluation import at_widths, evaluate_retrieval
 
     found = (vectors[1], None if gallery is None else gallery.labels)
-    return summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks), recipe.clustering)
+    values = summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks), recipe.clustering)
+    return {**values, **at_widths(vectors[0], query.labels, found, recipe.ks, recipe.evaluated_widths)}
 
 
 def train(
@@ -90,7 +91,7 @@ def train(
     """
     import keras
 
-    from keras_dml.callbacks import RetrievalEvaluation
+    from zoo.averaging import AveragedEvaluation, take_average
     from zoo.interruption import Interruption
 
     settings = recipe.arm(arm)
@@ -167,12 +168,13 @@ def train(
                 verbose=0,
                 callbacks=[
                     interruption,
-                    RetrievalEvaluation(
+                    AveragedEvaluation(
                         checked,
                         checked_gallery,
                         ks=settings.ks,
                         every=settings.evaluate_every,
                         preprocessing=inputs,
+                        widths=settings.evaluated_widths,
                     ),
                     *([keras.callbacks.TensorBoard(RunFolder(folder).tensorboard)] if tensorboard else []),
                     # Nothing at the end of a batch, for the reason given in `Interruption`.
@@ -184,6 +186,7 @@ def train(
                 f"Arm {arm!r}, seed {seed}: training ended after {state.epochs} of {settings.epochs} epochs, as no "
                 f"pair was left to learn from. Lower `epochs`, or make the loss harder (a larger margin)"
             )
+        take_average(model)
         if fold is not None:
             checkpoints.load_best(encoder, state)
         # A run with held-out classes has looked at those alone until now.

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_dml.backbones.applications import application, application_names, find_application
-from keras_dml.backbones.hub import PREFIX, hub_backbone, prefix_tokens, with_pixel_values
+from keras_dml.backbones.hub import PREFIX, hub_backbone, image_tower, is_hub_backbone, prefix_tokens, with_pixel_values
 from keras_dml.backbones.registry import BACKBONES, Weights, traits
 from keras_dml.backbones.weights import LoadReport, load_backbone_weights
 from keras_dml.typing import Tensor
@@ -113,10 +113,12 @@ def _from_model(model: keras.Model, input_shape: tuple[int, int, int], options: 
     strange = set(options) - {"scale", "offset"}
     if strange:
         raise ValueError(unknown_name("option of a model as backbone:", min(strange), ("scale", "offset")))
+    model = image_tower(model)
     functional = getattr(model, "inputs", None)
     if functional and len(functional) != 1:
         raise ValueError(f"A backbone has one input. Received: the model {model.name} with {len(functional)} inputs")
-    if functional and not options:
+    # Those of keras-hub take dicts, and names of their layers would meet those of the head.
+    if functional and not options and not is_hub_backbone(model):
         return model
     shape = tuple(model.inputs[0].shape[1:]) if functional else input_shape
     return with_pixel_values(model, input_shape if None in shape else shape, **options)

@@ -32,6 +32,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         preprocessing: How the images of a `Split` become encoder inputs.
         batch_size: Images embedded at a time.
         prefix: Put before every name.
+        widths: Numbers of first channels at which the embedding is evaluated too, for `losses.MatryoshkaLoss`:
+            `val_d8_recall@1`, ..., `val_d8_map@r` for 8. Prefixes have unit length where the embeddings have it.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         preprocessing: ImagePreprocessing | None = None,
         batch_size: int = 256,
         prefix: str = "val_",
+        widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be a positive number of epochs. Received: every={every}")
         self.ks = tuple(ks)
+        self.widths = tuple(widths)
         self.every = every
         self.prefix = prefix
         self.batch_size = batch_size
@@ -65,14 +69,15 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """Embeds the held-out images with the current model and returns the metrics by name."""
-        from keras_dml.evaluation import evaluate_retrieval
+        from keras_dml.evaluation import at_widths, evaluate_retrieval
 
         embeddings, labels = self._embed(self._query)
         gallery, gallery_labels = (None, None) if self._gallery is None else self._embed(self._gallery)
         result = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, ks=self.ks)
         values = {f"{self.prefix}recall@{k}": float(result.recall[k]) for k in self.ks}
         values[f"{self.prefix}map@r"] = float(result.map_at_r)
-        return values
+        narrower = at_widths(embeddings, labels, (gallery, gallery_labels), self.ks, self.widths)
+        return {**values, **{f"{self.prefix}{name}": value for name, value in narrower.items()}}
 
     def _embed(self, data: HeldOut) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings `(n, d)` and labels `(n,)` of what `_checked` let pass."""

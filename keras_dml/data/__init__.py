@@ -3,6 +3,7 @@
 from keras_dml.data import benchmarks
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import BadImage, DataError
+from keras_dml.data.images.layer_augmentation import LayerAugmentation
 from keras_dml.data.images.preprocessing import ImagePreprocessing
 from keras_dml.data.images.random_affine import RandomAffine
 from keras_dml.data.images.random_resized_crop import RandomResizedCrop
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "ImagePreprocessing",
     "ImageSource",
+    "LayerAugmentation",
     "LoadOptions",
     "PKBatches",
     "Protocol",

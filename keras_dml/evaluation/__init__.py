@@ -10,6 +10,7 @@ from keras_dml.evaluation.folds import (
 )
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
+from keras_dml.evaluation.prefixes import at_widths, prefix
 from keras_dml.evaluation.projector import write_projector
 from keras_dml.evaluation.retrieval import RetrievalOptions, evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
@@ -22,6 +23,7 @@ __all__ = [
     "NeighborSearch",
     "RetrievalOptions",
     "RetrievalResult",
+    "at_widths",
     "class_folds",
     "cluster_metrics",
     "concatenate_embeddings",
@@ -29,5 +31,6 @@ __all__ = [
     "evaluate_folds",
     "evaluate_retrieval",
     "nearest_neighbors",
+    "prefix",
     "write_projector",
 ]

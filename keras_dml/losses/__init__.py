@@ -14,6 +14,7 @@ from keras_dml.losses.function_loss import FunctionLoss
 from keras_dml.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
 from keras_dml.losses.loss_output import LossOutput, PairStatus
 from keras_dml.losses.margin_loss import MarginLoss
+from keras_dml.losses.matryoshka_loss import MatryoshkaLoss
 from keras_dml.losses.multi_similarity_loss import MultiSimilarityLoss
 from keras_dml.losses.n_pair_loss import NPairLoss
 from keras_dml.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
@@ -42,6 +43,7 @@ __all__ = [
     "GeneralizedLiftedStructureLoss",
     "LossOutput",
     "MarginLoss",
+    "MatryoshkaLoss",
     "MultiSimilarityLoss",
     "NPairLoss",
     "NormalizedSoftmaxLoss",

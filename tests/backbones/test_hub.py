@@ -70,3 +70,79 @@ def test_a_preset_by_name_brings_its_values(tmp_path):
 def test_an_unknown_preset(tmp_path):
     with pytest.raises(ValueError, match="keras-hub could not load the preset"):
         build(f"keras_hub:{tmp_path / 'none'}", input_shape=SHAPE)
+
+
+def _save(backbone, folder, shape=SHAPE):
+    import keras_hub
+
+    backbone.save_to_preset(folder)
+    keras_hub.layers.ImageConverter(image_size=shape[:2], **OPTIONS).save_to_preset(folder)
+    return f"keras_hub:{folder}"
+
+
+def _dinov3():
+    import keras_hub
+
+    return keras_hub.models.DINOV3Backbone(
+        patch_size=14, num_layers=1, hidden_dim=16, num_heads=2, intermediate_dim=32, image_shape=SHAPE
+    )
+
+
+def _siglip():
+    import keras_hub
+
+    sizes = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "intermediate_dim": 32}
+    vision = keras_hub.models.SigLIPVisionEncoder(patch_size=14, image_shape=SHAPE, **sizes)
+    text = keras_hub.models.SigLIPTextEncoder(
+        vocabulary_size=8, embedding_dim=16, max_sequence_length=4, projection_dim=16, **sizes
+    )
+    return keras_hub.models.SigLIPBackbone(vision, text)
+
+
+def test_dinov3_by_preset(tmp_path, recwarn):
+    backbone = _dinov3()
+    name = _save(backbone, str(tmp_path / "preset"))
+    values = _images() * np.float32(OPTIONS["scale"]) + np.float32(OPTIONS["offset"])
+    tokens = np.array(backbone({"pixel_values": values}))
+    for pooling, expected in {"class_token": tokens[:, 0], "avg": tokens[:, 5:].mean(axis=1)}.items():
+        encoder = build(name, None, pooling, SHAPE, False, weights="imagenet")
+        np.testing.assert_allclose(encoder(_images()), expected, rtol=1e-4, atol=1e-5)
+    assert not [one for one in recwarn if "structure of `inputs`" in str(one.message)]
+    # Rotary positions: another size needs no other weights.
+    larger = build(name, 8, "avg", (42, 42, 3), options={"image_shape": (42, 42, 3)}, weights="imagenet")
+    assert larger.output_shape == (None, 8)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_of_siglip_the_image_tower(tmp_path, by_name):
+    whole = _siglip()
+    if by_name:
+        encoder = build(_save(whole, str(tmp_path / "preset")), None, "avg", SHAPE, False, weights="imagenet")
+    else:
+        encoder = build(whole, None, normalize=False, options=OPTIONS)
+    values = _images() * np.float32(OPTIONS["scale"]) + np.float32(OPTIONS["offset"])
+    np.testing.assert_allclose(encoder(_images()), whole.vision_encoder({"images": values}), rtol=1e-4, atol=1e-5)
+    assert encoder.output_shape == (None, 16)
+    # None of the weights of the text tower.
+    assert len(encoder.weights) == len(whole.vision_encoder.weights)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_allclose(loaded(_images()), encoder(_images()), atol=1e-6)
+
+
+def test_a_preset_of_another_size_is_named(tmp_path):
+    name = _save(_dinov2(), str(tmp_path / "preset"))
+    with pytest.raises(ValueError, match=r"takes images of shape \(28, 28, 3\)\. Received: input_shape=\(42, 42, 3\)"):
+        build(name, input_shape=(42, 42, 3))
+    assert build(name, 8, input_shape=(42, 42, 3), options={"image_shape": (42, 42, 3)}).output_shape == (None, 8)
+
+
+def test_what_needs_a_download_says_so(monkeypatch):
+    import keras_hub
+
+    def refused(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", refused)
+    with pytest.raises(ValueError, match=r"'dinov3_vit_small_lvd1689m': no route to host\. A preset's name needs"):
+        build("keras_hub:dinov3_vit_small_lvd1689m", input_shape=SHAPE)

@@ -143,6 +143,6 @@ def value_and_gradients(loss, labels, x, jit=None, **arguments):
 
 def make_loss(name, num_classes):
     """The loss called `name` at its defaults; what has none is filled in."""
-    given = {"num_classes": num_classes, "loss": losses.MarginLoss(num_classes), "memory_size": 60}
+    given = {"num_classes": num_classes, "loss": losses.MarginLoss(num_classes), "memory_size": 60, "widths": (2, 4)}
     loss = losses.loss_class(name)
     return loss(**{argument: given[argument] for argument in required_arguments(loss)})

@@ -10,6 +10,7 @@ import pytest
 
 from keras_dml import layers, losses
 from keras_dml.backbones import BACKBONES, POOLINGS
+from keras_dml.backbones.hub import PREFIX
 from keras_dml.data import BENCHMARKS
 from keras_dml.utils.files import as_json
 from zoo import building, recipes
@@ -66,7 +67,7 @@ def test_unknown_name_suggests_recipes_and_benchmarks():
 @pytest.mark.parametrize(("name", "arm"), ALL_ARMS)
 def test_every_arm_can_be_built(name, arm):
     settings = recipes.get(name).arm(arm)
-    assert settings.backbone in BACKBONES
+    assert settings.backbone in BACKBONES or settings.backbone.startswith(PREFIX)
     assert settings.pooling in POOLINGS
     building.build_augment(settings)
     loss = building.build_loss(settings.loss, settings.loss_args, num_classes=10)

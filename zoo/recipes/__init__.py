@@ -15,6 +15,7 @@ from zoo.recipes.cub200 import CUB200, CUB200_IBN, CUB200_LOSSES
 from zoo.recipes.digits import DIGITS
 from zoo.recipes.digits_losses import DIGITS_LOSSES
 from zoo.recipes.digits_pddm import DIGITS_PDDM
+from zoo.recipes.dinov2 import CARS196_DINOV2, CUB200_DINOV2, SOP_DINOV2
 from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
 from zoo.recipes.folder import FOLDER
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
@@ -37,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
         CUB200,
         CUB200_IBN,
         CUB200_LOSSES,
+        CUB200_DINOV2,
         CUB200_PDDM,
         CUB200_CROPPED_PDDM,
         CARS196,
@@ -46,12 +48,14 @@ RECIPES: dict[str, Recipe] = {
         CARS196_ABLATION,
         CARS196_TABLE4,
         CARS196_TABLE4_IBN,
+        CARS196_DINOV2,
         CARS196_PDDM,
         CARS196_CROPPED_PDDM,
         SOP,
         SOP_IBN,
         SOP_LOSSES,
         SOP_TOP_K,
+        SOP_DINOV2,
         INSHOP,
         *DOMAINNET,
         *DOMAINNET_TO_REAL,

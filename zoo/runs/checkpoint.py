@@ -20,7 +20,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_dml.utils.files import as_json, read_json, sha256, write_json, written_aside
+from zoo.averaging import averaged
 from zoo.recipe import settings_as_saved
+from zoo.runs import exact_weights
 from zoo.runs.layout import RunFolder
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ class Checkpoints:
             )
         if model is not None and state.epochs:
             model.load_weights(_weights(self.files.path, state.epochs))
+            exact_weights.restore(model.encoder, _weights(self.files.path, state.epochs))
         # run.json may have been lost, too.
         before = content["config"]
         sessions = before["sessions"] + [one for one in [as_json(session)] if one not in before["sessions"]]
@@ -125,9 +128,10 @@ class Checkpoints:
         weights = _weights(folder, state.epochs)
         with written_aside(weights) as aside:
             model.save_weights(aside)
+            exact_weights.append(model.encoder, aside)
         if improved:
             best = folder / f"best-encoder-{state.epochs}.weights.h5"
-            with written_aside(best) as aside:
+            with written_aside(best) as aside, averaged(model):
                 model.encoder.save_weights(aside)
             state.best = best.name
         self._write(state, [weights.name, *([state.best] if state.best else [])])

@@ -1,0 +1,57 @@
+"""Retrieval by the first channels of embeddings alone, as Matryoshka embeddings are made for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+UNIT_TOLERANCE = 1e-3
+"""How far lengths of embeddings that were scaled to unit length may lie from 1; half precision comes near it."""
+
+
+def prefix(embeddings: np.ndarray, width: int) -> np.ndarray:
+    """The first `width` channels of `(n, d)` embeddings, `(n, width)` float32.
+
+    Where the embeddings all have unit length, so have the prefixes: they are compared as the whole ones are.
+
+    Raises:
+        ValueError: If the embeddings have fewer channels.
+    """
+    embeddings = np.asarray(embeddings, np.float32)
+    if not 1 <= width <= embeddings.shape[1]:
+        raise ValueError(
+            f"A width to evaluate at must lie between 1 and that of the embeddings, {embeddings.shape[1]}. "
+            f"Received: width={width}"
+        )
+    first = embeddings[:, :width]
+    lengths = np.linalg.norm(embeddings, axis=1)
+    if np.all(np.abs(lengths - 1) < UNIT_TOLERANCE):
+        first = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return first
+
+
+def at_widths(
+    query: np.ndarray,
+    labels: np.ndarray,
+    gallery: tuple[np.ndarray | None, np.ndarray | None],
+    ks: Sequence[int],
+    widths: Sequence[int],
+) -> dict[str, float]:
+    """Recall@k and MAP@R of prefixes, named `d8_recall@1`, `d8_map@r` and so on for width 8.
+
+    Args:
+        query: `(n, d)` embeddings.
+        labels: `(n,)` their classes.
+        gallery: Embeddings and classes of what is searched, or a pair of None where queries search among themselves.
+        ks: Ranks of Recall@k.
+        widths: Numbers of first channels.
+    """
+    from keras_dml.evaluation.retrieval import evaluate_retrieval
+
+    values: dict[str, float] = {}
+    for width in widths:
+        found: Any = None if gallery[0] is None else prefix(gallery[0], width)
+        result = evaluate_retrieval(prefix(query, width), labels, found, gallery[1], ks=ks)
+        values |= {f"d{width}_recall@{k}": float(result.recall[k]) for k in ks}
+        values[f"d{width}_map@r"] = float(result.map_at_r)
+    return values
