@@ -25,7 +25,7 @@ $(STAMP): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python found. keras_dml needs Python 3.11 or 3.12 on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "keras_dml needs Python 3.11 or 3.12, but %s is Python %d.%d. Choose another: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,models,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

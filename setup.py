@@ -13,6 +13,22 @@ if sys.version_info[:2] not in SUPPORTED:
         "Create the environment with another interpreter, for example: make PYTHON=python3.11 reproduce"
     )
 
+# What runs under Keras's TensorFlow backend alone: TensorFlow Datasets, tensorflow-similarity's losses, export.
+TENSORFLOW = [
+    # scann 1.4.2's ops load with TensorFlow 2.20 alone (undefined symbols on 2.19 and 2.21), so the two are pinned
+    # together.
+    "tensorflow==2.20.*",
+    "scann[tf]==1.4.2",
+    "tensorflow-similarity==0.17.1",
+    "tensorflow-datasets==4.9.10",
+    # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
+    "importlib_resources",
+]
+# `keras-dml serve`.
+SERVE = ["starlette", "uvicorn", "grpcio", "tensorflow-serving-api==2.20.*", "prometheus-client"]
+# DINOv2 and the other backbones of keras-hub.
+MODELS = ["keras-hub==0.32.*"]
+
 setup(
     name="keras-dml",
     version="0.1.0",
@@ -24,17 +40,14 @@ setup(
     packages=find_packages(include=["keras_dml*", "zoo*", "export*"]),
     package_data={"export.serve": ["page/*"], "zoo": ["report/templates/**/*", "records/*", "weights/*"]},
     entry_points={"console_scripts": ["keras-dml = keras_dml.cli:script"]},
+    # What training and evaluating need beside a backend, TensorFlow or JAX: one of the extras.
     install_requires=[
-        # scann 1.4.2's ops load with TensorFlow 2.20 alone (undefined symbols on 2.19 and 2.21), so the two are
-        # pinned together.
-        "tensorflow==2.20.*",
-        "scann[tf]==1.4.2",
         "keras==3.15.*",
-        "tensorflow-similarity==0.17.1",
-        "tensorflow-datasets==4.9.10",
-        # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
-        "importlib_resources",
         "numpy==2.4.*",
+        # k-means and the maps of reports; statistics of comparisons and the annotations of CARS196.
+        "scikit-learn",
+        "scipy",
+        "h5py",
         # Decodes images where TensorFlow does not.
         "pillow",
         # Progress bars, and the pages and charts of `keras-dml report`.
@@ -43,13 +56,16 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        # What runs under Keras's TensorFlow backend alone: downloads, records, tensorflow-similarity's losses, export.
-        "tensorflow": ["tensorflow==2.20.*", "tensorflow-similarity==0.17.1", "tensorflow-datasets==4.9.10"],
-        # `python -m export.serve`.
-        "serve": ["starlette", "uvicorn", "grpcio", "tensorflow-serving-api==2.20.*", "prometheus-client"],
-        # DINOv2 and the other backbones of keras-hub.
-        "models": ["keras-hub==0.32.*"],
-        # What the tests and checks need besides the two above.
+        "tensorflow": TENSORFLOW,
+        "jax": ["jax==0.10.*"],
+        # CUDA as Python packages, for TensorFlow and for JAX.
+        "gpu": [*TENSORFLOW, "tensorflow[and-cuda]==2.20.*"],
+        "jax-gpu": ["jax[cuda12]==0.10.*"],
+        "serve": SERVE,
+        "models": MODELS,
+        # Everything but a GPU's libraries: what `make` installs.
+        "all": [*TENSORFLOW, *SERVE, *MODELS],
+        # What the tests and checks need besides.
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
         # Peers that benchmarks/ measures against.
         "benchmark": ["torch", "pytorch-metric-learning", "faiss-cpu", "hnswlib"],

@@ -19,7 +19,7 @@ DIGITS = Recipe(
     embedding_dim=8,
     input_size=8,
     channels=1,
-    loss="tensorflow-similarity:multi_similarity",
+    loss="multi_similarity",
     das=DAS(top_k=2),
     # Two images per class, as in the paper's batches.
     classes_per_batch=5,
