@@ -69,7 +69,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Features of random crops of the training images, and of the centres of training and test images."""
+    """Features of random crops of the training images, and of the centers of training and test images."""
 
     crops: Features
     train: Features

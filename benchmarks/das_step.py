@@ -148,7 +148,7 @@ def das(num_classes, jit):
 
 
 def training_step(num_classes, jit):
-    """Dense layer, L2 normalisation, a loss that costs little, gradient, update; with DAS unless `num_classes` is 0."""
+    """Dense layer, L2 normalization, a loss that costs little, gradient, update; with DAS unless `num_classes` is 0."""
     weight = tf.Variable(tf.random.stateless_normal((DIM, DIM), (1, 2)))
     direction = tf.random.stateless_normal((DIM, 1), (3, 4))
     augment = None

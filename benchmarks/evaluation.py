@@ -28,7 +28,7 @@ NAMES = [*(f"recall@{k}" for k in KS), "map@r", "r_precision", "map@1000", "mrr"
 
 
 def make_embeddings(scale, noise=2.2, seed=0):
-    """Unit vectors around class centres, between 2 and 12 of a class, as in the test set."""
+    """Unit vectors around class centers, between 2 and 12 of a class, as in the test set."""
     random = np.random.default_rng(seed)
     items, classes = round(ITEMS * scale), max(2, round(CLASSES * scale))
     sizes = 2 + random.binomial(10, (items / classes - 2) / 10, classes)
@@ -49,7 +49,7 @@ def with_keras_dml(embeddings, labels):
 
 
 def with_faiss(embeddings, labels, queries_at_a_time=4096):
-    """The same metrics from the neighbours that faiss finds."""
+    """The same metrics from the neighbors that faiss finds."""
     import faiss
 
     index = faiss.IndexFlatIP(embeddings.shape[1])

@@ -24,11 +24,11 @@ CLASSES = 100
 
 
 def make_batch(batch, produced, dim, seed=0):
-    """Normalised embeddings of `batch / 2` classes, two each, scattered so that classes overlap, and labels."""
+    """Normalized embeddings of `batch / 2` classes, two each, scattered so that classes overlap, and labels."""
     generator = np.random.default_rng(seed)
     labels = np.repeat(generator.choice(CLASSES, batch // 2, replace=False), 2)
-    centres = generator.normal(size=(CLASSES, dim))
-    x = centres[labels] + 1.5 * generator.normal(size=(batch, dim))
+    centers = generator.normal(size=(CLASSES, dim))
+    x = centers[labels] + 1.5 * generator.normal(size=(batch, dim))
     x = np.concatenate([x] + [x * generator.uniform(0.9, 1.1, x.shape) for _ in range(produced)])
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x.astype("float32"), np.tile(labels, 1 + produced).astype("int32")
@@ -194,7 +194,7 @@ def rows(dim, memory):
             "NTXentLoss at temperature 1, one random positive for each anchor: the same formula, without the norm term",
         ),
         (
-            "generalised lifted structure",
+            "generalized lifted structure",
             losses.GeneralizedLiftedStructureLoss,
             lambda: (peers.GeneralizedLiftedStructureLoss(neg_margin=1, pos_margin=0, **euclidean), None),
             "GeneralizedLiftedStructureLoss",
@@ -231,7 +231,7 @@ def rows(dim, memory):
             "ProxyAnchorLoss",
         ),
         (
-            "normalised softmax",
+            "normalized softmax",
             lambda: losses.NormalizedSoftmaxLoss(CLASSES),
             lambda: (peers.NormalizedSoftmaxLoss(CLASSES, dim), None),
             "NormalizedSoftmaxLoss",

@@ -7,8 +7,8 @@
 
 Indexes are kept in the cache, and a table is printed as soon as its piece is done: an interrupted run loses one piece.
 
-Data: clustered unit vectors, `--clusters` centres with noise `--spread` times as long around them. At 1.4 clusters
-overlap, so that recall has to be paid for; at 0.5 a single cell of a partition holds all neighbours of a query.
+Data: clustered unit vectors, `--clusters` centers with noise `--spread` times as long around them. At 1.4 clusters
+overlap, so that recall has to be paid for; at 0.5 a single cell of a partition holds all neighbors of a query.
 
 Every method gets the least effort that reaches the recall asked for on 1000 queries; another 1000 are measured. One
 query is searched on one thread, a batch on all cores by every method (the column `cores` is CPU time by wall time while
@@ -104,10 +104,10 @@ class Data:
 
 
 def clustered(size, dim, clusters, spread, seed):
-    """`(size, dim)` float32 unit vectors around centres that depend on `dim` and `clusters` alone."""
-    centres = np.random.default_rng(7).normal(size=(clusters, dim)).astype(np.float32)
+    """`(size, dim)` float32 unit vectors around centers that depend on `dim` and `clusters` alone."""
+    centers = np.random.default_rng(7).normal(size=(clusters, dim)).astype(np.float32)
     random = np.random.default_rng(seed)
-    rows = centres[random.integers(0, clusters, size)]
+    rows = centers[random.integers(0, clusters, size)]
     rows += spread * random.standard_normal(size=(size, dim), dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -586,8 +586,8 @@ def main():
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="clients at once (default 1 8 64)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds through everything (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds of load per round (default 2)")
-    parser.add_argument("--clusters", type=int, default=1000, help="centres of the synthetic data (default 1000)")
-    parser.add_argument("--spread", type=float, default=1.4, help="noise beside centres of length 1 (default 1.4)")
+    parser.add_argument("--clusters", type=int, default=1000, help="centers of the synthetic data (default 1000)")
+    parser.add_argument("--spread", type=float, default=1.4, help="noise beside centers of length 1 (default 1.4)")
     arguments = parser.parse_args()
     for dim in arguments.dims:
         data = Data(dim, arguments)

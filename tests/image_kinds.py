@@ -6,11 +6,11 @@ from tiny_pictures import encoded, photograph
 
 KINDS = {
     "jpeg": lambda: encoded(photograph(0), quality=92),
-    "grey jpeg": lambda: encoded(photograph(0).convert("L"), quality=92),
+    "gray jpeg": lambda: encoded(photograph(0).convert("L"), quality=92),
     "cmyk jpeg": lambda: encoded(photograph(0).convert("CMYK"), quality=92),
     "progressive jpeg": lambda: encoded(photograph(0), quality=92, progressive=True),
     "png": lambda: encoded(photograph(0), "PNG"),
-    "grey png": lambda: encoded(photograph(0).convert("L"), "PNG"),
+    "gray png": lambda: encoded(photograph(0).convert("L"), "PNG"),
     "palette png": lambda: encoded(photograph(0).quantize(32), "PNG"),
     "one bit png": lambda: encoded(photograph(0).convert("1"), "PNG"),
     "16 bit png": lambda: encoded(Image.fromarray(np.asarray(photograph(0).convert("L"), np.uint16) * 257), "PNG"),

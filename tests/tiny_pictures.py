@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def photograph(seed, width=40, height=30):
-    """A smooth colourful picture, as a Pillow image."""
+    """A smooth colorful picture, as a Pillow image."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.BICUBIC)

@@ -98,7 +98,7 @@ def embed(
     Args:
         encoder_path: The encoder, as Keras saves it.
         benchmark: Whose test images, and gallery, are embedded.
-        resize: Short side before the centre crop, in pixels; the encoder's input size by default.
+        resize: Short side before the center crop, in pixels; the encoder's input size by default.
         batch_size: Images embedded at a time.
         progress: Is told how many images are done.
     """
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gallery", type=pathlib.Path, help=".npz of a gallery of its own")
     parser.add_argument("--benchmark", help="test images for a .keras encoder")
     add_data_arguments(parser)
-    parser.add_argument("--resize", type=int, help="short side before the centre crop, for a .keras encoder")
+    parser.add_argument("--resize", type=int, help="short side before the center crop, for a .keras encoder")
     parser.add_argument("--batch-size", type=positive, default=64, help="images per forward pass (default: 64)")
     parser.add_argument("--ks", type=_ranks, help="ranks, as in 1,10,100 (default: the recipe's, or 1,2,4,8)")
     parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")

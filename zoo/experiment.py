@@ -234,7 +234,7 @@ class Experiment:
         epochs = {arm: self.recipe.arm(arm).evaluated_epochs() for arm in self.recipe.arms}
         figures.learning_curves(self.files.learning_curve, histories, epochs, untrained, title)
         if benchmark.gallery is None:
-            self._draw_neighbours(benchmark)
+            self._draw_neighbors(benchmark)
         return tables
 
     @property
@@ -265,13 +265,13 @@ class Experiment:
                 keras.utils.save_img(aside, benchmark.test.image(0), scale=False)
         return query
 
-    def _draw_neighbours(self, benchmark: Benchmark, wrong: int = 4, right: int = 4, k: int = 10) -> None:
+    def _draw_neighbors(self, benchmark: Benchmark, wrong: int = 4, right: int = 4, k: int = 10) -> None:
         from keras_dml.evaluation import evaluate_retrieval
 
         saved = read_embeddings(self.exported.test_embeddings)
         embeddings, labels = saved.vectors, saved.labels
-        neighbours = evaluate_retrieval(embeddings, labels, ks=(k,)).neighbors[:, :k]
-        hit = labels[neighbours[:, 0]] == labels
+        neighbors = evaluate_retrieval(embeddings, labels, ks=(k,)).neighbors[:, :k]
+        hit = labels[neighbors[:, 0]] == labels
         random = np.random.default_rng(0)
         failed, found = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))
         queries = np.concatenate([found[:right], failed[:wrong]])
@@ -279,6 +279,6 @@ class Experiment:
             self.files.neighbors,
             benchmark.test,
             queries,
-            neighbours[queries],
+            neighbors[queries],
             f"{self.recipe.exported}: queries of unseen classes. Above, the nearest is right; below, wrong",
         )

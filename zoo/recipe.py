@@ -71,7 +71,7 @@ class Recipe:
         pooling: "avg", "max" or "avg+max" (their sum); "class_token" for a transformer's.
         normalize: Whether embeddings have unit length.
         input_size: Side of the encoder's square input, in pixels.
-        resize: Short side before the centre crop of a test image; `input_size` by default.
+        resize: Short side before the center crop of a test image; `input_size` by default.
         channels: 1 or 3.
         loss: A name that `keras_dml.losses.get` knows, or "tensorflow-similarity:NAME" for that library's loss.
         loss_args: Arguments of the loss.
@@ -94,7 +94,7 @@ class Recipe:
             else `learning_rate`.
         l2_decay: Coupled weight decay.
         clip_norm: Global norm of the gradient.
-        frozen_batch_norm: Whether batch normalisation keeps its statistics.
+        frozen_batch_norm: Whether batch normalization keeps its statistics.
         precision: What the backbone computes in: "float32", "mixed_bfloat16" or "mixed_float16". Its weights, and the
             linear layer, the loss and DAS behind it, are float32 in any case.
         trainable: Which part of the encoder trains: "all", "head" for its linear layer alone, or the number of last

@@ -13,7 +13,7 @@ TITLES = {
     "ami": "AMI of k-means",
     "f1": "F1 of k-means",
     "intra_class_distance": "Distance within classes",
-    "inter_class_distance": "Distance between class centres",
+    "inter_class_distance": "Distance between class centers",
     "intra_over_inter": "Within / between",
     "spectral_decay": "Spectral decay",
     "spectral_decay_without_first": "Spectral decay without the largest value",

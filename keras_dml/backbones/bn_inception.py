@@ -43,7 +43,7 @@ BLOCKS = {
 def bn_inception(input_shape: tuple[int, int, int]) -> keras.Model:
     """BN-Inception (Ioffe and Szegedy, ICML 2015, arXiv 1502.03167) up to its last feature map.
 
-    The Caffe model ported to PyTorch that the `pretrainedmodels` package serves: biases beside batch normalisation,
+    The Caffe model ported to PyTorch that the `pretrainedmodels` package serves: biases beside batch normalization,
     ceiling rounding of poolings, BGR images minus 104, 117, 128.
 
     Args:

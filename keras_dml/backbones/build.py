@@ -30,7 +30,7 @@ def build(
     options: Mapping[str, Any] | None = None,
     weights: Weights = None,
 ) -> keras.Model:
-    """Builds an encoder: backbone, global pooling, linear layer, L2 normalisation.
+    """Builds an encoder: backbone, global pooling, linear layer, L2 normalization.
 
     The head computes in float32 under every dtype policy. Conversion of pixel values is part of the backbone.
 

@@ -1,4 +1,4 @@
-"""GoogLeNet with batch normalisation, as torchvision defines and trained it."""
+"""GoogLeNet with batch normalization, as torchvision defines and trained it."""
 
 import keras
 from keras import layers
@@ -26,8 +26,8 @@ BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
 def googlenet(input_shape: tuple[int, int, int]) -> keras.Model:
     """GoogLeNet (Szegedy et al., CVPR 2015, arXiv 1409.4842) in torchvision's variant, up to its last feature map.
 
-    It is not the Caffe network that PDDM's results were obtained with: torchvision's has batch normalisation instead of
-    local response normalisation and biases, and 3 x 3 instead of 5 x 5 convolutions. Values in [-1, 1].
+    It is not the Caffe network that PDDM's results were obtained with: torchvision's has batch normalization instead of
+    local response normalization and biases, and 3 x 3 instead of 5 x 5 convolutions. Values in [-1, 1].
 
     Args:
         input_shape: `(height, width, 3)` of images in [0, 255], RGB.

@@ -58,14 +58,14 @@ def expects_bytes(encoder: keras.Model) -> bool:
 
 
 def color_input(input_shape: tuple[int, int, int], network: str) -> Tensor:
-    """The input of a network whose published weights are for colour images.
+    """The input of a network whose published weights are for color images.
 
     Raises:
         ValueError: If `input_shape` has other than 3 channels, or a side is not known.
     """
     if len(input_shape) != 3 or input_shape[-1] != 3 or None in input_shape:
         raise ValueError(
-            f"{network} takes colour images, `input_shape=(height, width, 3)` with known sides. "
-            f"Received: input_shape={tuple(input_shape)}. Repeat a grey channel three times, or use small_conv."
+            f"{network} takes color images, `input_shape=(height, width, 3)` with known sides. "
+            f"Received: input_shape={tuple(input_shape)}. Repeat a gray channel three times, or use small_conv."
         )
     return keras.Input(input_shape, name="images")

@@ -32,7 +32,7 @@ def resnet50(
     The two forms differ, and weights fit one only:
 
     - "torchvision": a stage's stride in the 3 x 3 convolution of its first block ("v1.5"), no bias beside batch
-      normalisation, epsilon 1e-5; RGB with ImageNet mean and standard deviation. What DAS's published results use.
+      normalization, epsilon 1e-5; RGB with ImageNet mean and standard deviation. What DAS's published results use.
     - "keras": `keras.applications.ResNet50`: the stride in the first 1 x 1 convolution, biases, epsilon 1.001e-5;
       BGR minus the mean.
 

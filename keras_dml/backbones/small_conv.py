@@ -10,7 +10,7 @@ from keras_dml.backbones.registry import register_backbone
 
 @register_backbone("small_conv")
 def small_conv(input_shape: tuple[int, int, int], widths: Sequence[int] = (32, 64, 128)) -> keras.Model:
-    """Convolution 3 x 3, batch normalisation, ReLU, twice per stage; stages after the first halve the image.
+    """Convolution 3 x 3, batch normalization, ReLU, twice per stage; stages after the first halve the image.
 
     Args:
         input_shape: `(height, width, channels)` of images in [0, 255].

@@ -29,7 +29,7 @@ def convolution(
     use_bias: bool = False,
     relu: bool = True,
 ) -> Tensor:
-    """Convolution padded by `kernel_size // 2` on all sides, batch normalisation, ReLU.
+    """Convolution padded by `kernel_size // 2` on all sides, batch normalization, ReLU.
 
     Keras's "same" padding puts the padding of a strided convolution on the far side only, which would shift the map.
 

@@ -124,7 +124,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except Exception as error:
         raise ValueError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
     if not tensors:
-        raise ValueError(f"{path} contains no named tensors. Save `model.state_dict()` rather than the optimiser's.")
+        raise ValueError(f"{path} contains no named tensors. Save `model.state_dict()` rather than the optimizer's.")
     return tensors
 
 

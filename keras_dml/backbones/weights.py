@@ -75,7 +75,7 @@ def torch_state(model: keras.Model) -> dict[str, tuple[Any, tuple[int, ...]]]:
     """PyTorch's name of each weight, with the Keras variable and the shape that PyTorch stores.
 
     Args:
-        model: A model of convolutions and batch normalisations that are named like PyTorch's modules.
+        model: A model of convolutions and batch normalizations that are named like PyTorch's modules.
     """
     state: dict[str, tuple[Any, tuple[int, ...]]] = {}
     for layer in weighted_layers(model):
@@ -112,7 +112,7 @@ def _load_torch(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
             continue
         value = found[name]
         if value.ndim == len(shape) + 1 and value.shape[0] == 1:
-            # The published BN-Inception stores its batch normalisations as (1, channels).
+            # The published BN-Inception stores its batch normalizations as (1, channels).
             value = value[0]
         if value.shape != shape:
             misshapen.append(f"{name}: {value.shape} in the file, {shape} in the model")

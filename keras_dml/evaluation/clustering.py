@@ -10,7 +10,7 @@ class Clustering:
     """Agreement of a clustering with the classes.
 
     Args:
-        nmi: Normalised mutual information, arithmetic mean of the two entropies as denominator.
+        nmi: Normalized mutual information, arithmetic mean of the two entropies as denominator.
         ami: Mutual information adjusted for chance.
         f1: Harmonic mean of the precision and recall of "same cluster" as a statement about "same class", over all
             pairs of items.
@@ -38,7 +38,7 @@ def cluster_metrics(
         labels: `(n,)` class labels.
         clusters: Number of clusters, the number of distinct labels by default. The DAS authors' code takes the
             number of *training* classes: give that number to repeat its figures.
-        seed: Seed of the initial centres.
+        seed: Seed of the initial centers.
         iterations: Most rounds of k-means.
         normalize: True scales every vector to unit length first.
     """

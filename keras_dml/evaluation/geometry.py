@@ -12,13 +12,13 @@ class Geometry:
     Args:
         intra_class_distance: Mean over classes of the mean distance between two items of the class. Classes with one
             item do not count; NaN if there is no other.
-        inter_class_distance: Mean distance between two class centres (scaled to unit length with the vectors). NaN
+        inter_class_distance: Mean distance between two class centers (scaled to unit length with the vectors). NaN
             with one class.
         intra_over_inter: Ratio of the two, the paper's embedding density.
         spectral_decay: Kullback-Leibler divergence `KL(uniform || spectrum)` in nats, spectrum = the singular values
-            of the (uncentred) embedding matrix divided by their sum, largest one included. 0 = every direction used
+            of the (uncentered) embedding matrix divided by their sum, largest one included. 0 = every direction used
             alike; infinite where a direction is not used at all.
-        spectral_decay_without_first: The same without the largest singular value, which in uncentred embeddings
+        spectral_decay_without_first: The same without the largest singular value, which in uncentered embeddings
             mostly carries the mean.
     """
 

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in bounded memory."""
+"""Exact nearest neighbors in bounded memory."""
 
 import concurrent.futures
 import functools
@@ -28,7 +28,7 @@ PAIRS = 4096
 class NeighborSearch:
     """Ranks a gallery for every query, exactly, block by block.
 
-    Scores come from a float32 matrix product of centred vectors, so that vectors with a large common part lose no
+    Scores come from a float32 matrix product of centered vectors, so that vectors with a large common part lose no
     digits. Candidates whose scores lie closer together than the product's rounding error are compared again in
     float64, difference by difference: near-duplicates keep their true order, ties (squared distances equal to ten
     digits) go to the lower row, and the result depends neither on block sizes nor on threads.
@@ -37,8 +37,8 @@ class NeighborSearch:
         queries: `(n, d)` vectors, any float dtype (taken as float32).
         gallery: `(m, d)` vectors; the queries themselves by default.
         ids: `(n,)` ids of the queries; row numbers by default where there is no gallery.
-        gallery_ids: `(m,)` ids of the gallery. A gallery row with the query's id is no neighbour of it.
-        metric: "cosine" (Euclidean distance of the normalised vectors) or "euclidean".
+        gallery_ids: `(m,)` ids of the gallery. A gallery row with the query's id is no neighbor of it.
+        metric: "cosine" (Euclidean distance of the normalized vectors) or "euclidean".
         memory: Bytes for the blocks of scores.
     """
 
@@ -107,22 +107,22 @@ class NeighborSearch:
         """The k nearest gallery rows of every query, some queries at a time.
 
         Args:
-            k: Number of neighbours, at most the size of the gallery.
+            k: Number of neighbors, at most the size of the gallery.
             accurate: How many of them need distances accurate to float32 where vectors nearly coincide; all by
                 default. Beyond, a squared distance has the rounding error of the matrix product.
             matters: `matters(rows, columns)` says of candidates `columns` `(rows, c)` of queries `rows` which of them
-                may not be swapped with a neighbour at a distance that is equal in float32; all by default. The
-                first `accurate` neighbours are always in order.
+                may not be swapped with a neighbor at a distance that is equal in float32; all by default. The
+                first `accurate` neighbors are always in order.
 
         Yields:
-            The queries as a slice, `(rows, k)` int32 neighbours, nearest first, -1 where none is left, and `(rows, k)`
+            The queries as a slice, `(rows, k)` int32 neighbors, nearest first, -1 where none is left, and `(rows, k)`
             float32 Euclidean distances, infinite where none is left.
         """
         if not 1 <= k <= self.num_gallery:
             raise ValueError(f"`k` must lie in [1, {self.num_gallery}], the size of the gallery. Received: k={k}")
         accurate = k if accurate is None else accurate
         columns = min(self.num_gallery, BLOCK_COLUMNS)
-        # A score, and per neighbour: value, column and distance, each with room to sort in.
+        # A score, and per neighbor: value, column and distance, each with room to sort in.
         rows = int(self.memory // (4 * columns + 96 * k))
         rows = max(1, min(rows, 1024, self.num_queries))
         threads = available_cores()
@@ -350,7 +350,7 @@ def nearest_neighbors(
 
     Returns:
         `(n, k)` int32 rows of the gallery, nearest first, -1 where none is left, and `(n, k)` float32 Euclidean
-        distances (of the normalised vectors under cosine), infinite where none is left.
+        distances (of the normalized vectors under cosine), infinite where none is left.
     """
     search = NeighborSearch(queries, gallery, ids=ids, gallery_ids=gallery_ids, metric=metric, memory=memory)
     if k < 1:

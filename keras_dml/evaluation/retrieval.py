@@ -1,4 +1,4 @@
-"""Exact retrieval metrics from one pass over the nearest neighbours."""
+"""Exact retrieval metrics from one pass over the nearest neighbors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def evaluate_retrieval(
 
     Without `gallery` every embedding is a query against all the others. Queries never find themselves: an item of
     the gallery with the query's id is left out of its ranking, wherever it stands. Equal distances are ordered by
-    position in the gallery. Scores are compared in float64 wherever float32 could swap two neighbours, so the order
+    position in the gallery. Scores are compared in float64 wherever float32 could swap two neighbors, so the order
     depends neither on block sizes nor on the number of threads.
 
     Args:
@@ -118,7 +118,7 @@ def evaluate_retrieval(
     names = [*(f"precision@{k}" for k in ks), "map@r", "r_precision", "map@1000", "map@1000_reference", "mrr"]
     values = {name: np.full(n, np.nan) for name in names}
 
-    # One more, for -1 in place of a neighbour: no class.
+    # One more, for -1 in place of a neighbor: no class.
     padded_codes: np.ndarray = np.append(gallery_codes, np.int32(-1))
 
     def same_class(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def evaluate_retrieval(
     for rows, block_neighbors, block_distances in search.blocks(depth, accurate=kept, matters=same_class):
         neighbors[rows] = block_neighbors[:, :kept]
         distances[rows] = block_distances[:, :kept]
-        # Right answers are few among the neighbours, so all sums run over them alone.
+        # Right answers are few among the neighbors, so all sums run over them alone.
         line, place = np.nonzero(padded_codes[block_neighbors] == query_codes[rows, None])
         count = len(block_neighbors)
         hits = np.bincount(line, minlength=count)

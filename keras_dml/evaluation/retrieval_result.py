@@ -1,4 +1,4 @@
-"""What one pass over the nearest neighbours says about a set of embeddings."""
+"""What one pass over the nearest neighbors says about a set of embeddings."""
 
 import dataclasses
 import functools
@@ -26,9 +26,9 @@ class RetrievalResult:
         labels: `(n,)` labels of the queries.
         gallery_labels: `(m,)` labels of the gallery (the same array where the queries are their own gallery).
         ks: The ranks asked for, ascending.
-        depth: Number of neighbours looked at per query. Nothing beyond it counts in `mrr` and `map_at_1000`.
+        depth: Number of neighbors looked at per query. Nothing beyond it counts in `mrr` and `map_at_1000`.
         neighbors: `(n, kept)` int32 rows of the gallery, nearest first; -1 where the gallery is exhausted.
-        distances: `(n, kept)` float32 Euclidean distances to them (of the normalised vectors where the metric is
+        distances: `(n, kept)` float32 Euclidean distances to them (of the normalized vectors where the metric is
             cosine; cosine similarity = 1 - distance ** 2 / 2); infinite where the gallery is exhausted.
         relevant: `(n,)` int64, R: same-class items in the gallery, the query itself not counted.
         class_sizes: `(n,)` int64, R and the query itself where it is part of the gallery.
@@ -111,7 +111,7 @@ class RetrievalResult:
     def map_at_1000_reference(self) -> float:
         """`map_at_1000` with the class size including the query as denominator, as the DAS authors' code has it.
 
-        A perfect ranking scores R / (R + 1), so below 1. (That code drops the first neighbour as the query itself; here
+        A perfect ranking scores R / (R + 1), so below 1. (That code drops the first neighbor as the query itself; here
         it is dropped by id.) Equal to `map_at_1000` where the queries are not part of the gallery.
         """
         return self.mean("map@1000_reference")
@@ -132,7 +132,7 @@ class RetrievalResult:
 
     @property
     def nmi(self) -> float:
-        """Normalised mutual information of k-means clusters and classes (arithmetic mean of the entropies)."""
+        """Normalized mutual information of k-means clusters and classes (arithmetic mean of the entropies)."""
         return self.clustering.nmi
 
     @property
@@ -175,7 +175,7 @@ class RetrievalResult:
                 raise ValueError(f"`k` must be positive. Received: k={k}")
             if k > self.depth and self.depth < len(self.gallery_labels):
                 raise ValueError(
-                    f"Only the {self.depth} nearest neighbours were looked at. Received: k={k}. "
+                    f"Only the {self.depth} nearest neighbors were looked at. Received: k={k}. "
                     f"Evaluate again with ks=(..., {k})"
                 )
             found = (self.first_match > 0) & (self.first_match <= k)

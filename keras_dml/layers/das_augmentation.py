@@ -56,8 +56,8 @@ class DASAugmentation(keras.layers.Layer):
         shift_scale: `r_b`, the weight of the drawn difference.
         detach: whether produced embeddings are built from a stopped copy of the real ones (no gradient flows through
             them). Differences in the bank never carry gradient.
-        normalize: whether to L2-normalise produced embeddings (rows shorter than 1e-6 are left as they are). Use False
-            for losses on unnormalised embeddings.
+        normalize: whether to L2-normalize produced embeddings (rows shorter than 1e-6 are left as they are). Use False
+            for losses on unnormalized embeddings.
         seed: integer seed of the draws, or None. The generator's state is saved with the layer.
         **kwargs: `name`, `dtype` and the like, for `keras.layers.Layer`.
 

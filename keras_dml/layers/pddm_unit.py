@@ -14,7 +14,7 @@ from keras_dml.typing import Shape, Tensor
 class PDDMUnit(keras.layers.Layer):
     """Learned similarity of two embeddings that sees their difference and their mean position.
 
-    For a pair of L2-normalised embeddings `x_i` and `x_j` the unit computes
+    For a pair of L2-normalized embeddings `x_i` and `x_j` the unit computes
 
         u = |x_i - x_j|                        v = (x_i + x_j) / 2
         u' = relu(u W_u + b_u)                 v' = relu(v W_v + b_v)
@@ -22,9 +22,9 @@ class PDDMUnit(keras.layers.Layer):
         S_ij = c W_s + b_s
 
     The score `S_ij` has no fixed range; larger means more similar. It is symmetric in `i` and `j` to the last bit.
-    The unit does not normalise its inputs: give it what a normalising encoder returns (`DoubleHeaderHinge` normalises).
+    The unit does not normalize its inputs: give it what a normalizing encoder returns (`DoubleHeaderHinge` normalizes).
 
-    `u'` and `v'` are normalised after the ReLU: with the biases `b_u` and `b_v` at zero, where they start, the unit
+    `u'` and `v'` are normalized after the ReLU: with the biases `b_u` and `b_v` at zero, where they start, the unit
     sees in which direction two embeddings differ and not how far. It learns to see the distance as it learns the
     biases.
 

@@ -19,7 +19,7 @@ class DoubleHeaderHinge(EmbeddingLoss):
     """Hinges on learned pair scores and on the distance of the hardest quadruplets.
 
     The pair scorer (`PDDMUnit`) scores all pairs of the batch and picks the hard quadruplets `(i, j, k, l)`, see
-    `keras_dml.mining.hard_quadruplets`. With `S` its scores and `D` the squared Euclidean distance of the L2-normalised
+    `keras_dml.mining.hard_quadruplets`. With `S` its scores and `D` the squared Euclidean distance of the L2-normalized
     embeddings,
 
         E_m = relu(alpha - S_ij + S_ik) + relu(alpha - S_ij + S_jl)

@@ -1,4 +1,4 @@
-"""Generalised lifted structure loss."""
+"""Generalized lifted structure loss."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from keras_dml.losses.registry import register_loss
 @register_loss("generalized_lifted_structure")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class GeneralizedLiftedStructureLoss(EmbeddingLoss):
-    """Weighs all positives against all negatives of each anchor, on unnormalised embeddings.
+    """Weighs all positives against all negatives of each anchor, on unnormalized embeddings.
 
     `mean relu(logsumexp_p D_ap + logsumexp_n (margin - D_an)) + norm_weight * mean |x|`, over anchors with a positive
-    and a negative; both means are 0 where there is none. Build the encoder with unnormalised output, and DAS with
+    and a negative; both means are 0 where there is none. Build the encoder with unnormalized output, and DAS with
     `normalize=False`.
 
     `key_counts` are, for each key, the anchors with a positive term that have it as positive or negative.

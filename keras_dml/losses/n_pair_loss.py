@@ -17,11 +17,11 @@ from keras_dml.utils.deprecation import renamed_property
 @register_loss("n_pair")
 @keras.saving.register_keras_serializable(package="keras_dml")
 class NPairLoss(EmbeddingLoss):
-    """Tells one positive from all negatives by inner products of unnormalised embeddings.
+    """Tells one positive from all negatives by inner products of unnormalized embeddings.
 
     With embeddings x divided by `divisor`, one uniform positive p for each anchor a, and all its negatives n:
     `mean log(1 + sum_n exp(a.n - a.p)) + norm_weight * mean |x|`, both means 0 where no anchor has a positive and a
-    negative. Build the encoder with unnormalised output, and DAS with `normalize=False`.
+    negative. Build the encoder with unnormalized output, and DAS with `normalize=False`.
 
     `key_counts` count drawn positives and, for each anchor with a positive, its negatives.
 

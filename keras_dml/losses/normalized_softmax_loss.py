@@ -1,4 +1,4 @@
-"""Normalised softmax."""
+"""Normalized softmax."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ from keras_dml.typing import Tensor
 class ProxyLoss(EmbeddingLoss):
     """Base of losses that compare embeddings with one learned proxy for each class.
 
-    Proxies are float32 weights `(num_classes, d)`. Embeddings and proxies are normalised on entry. A subclass
+    Proxies are float32 weights `(num_classes, d)`. Embeddings and proxies are normalized on entry. A subclass
     overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there are no `key_counts`.
 
     Labels outside `[0, num_classes)` raise in eager mode; in a graph the loss becomes NaN and every gradient 0.

@@ -16,7 +16,7 @@ from keras_dml.typing import Tensor
 class ProxyNCALoss(ProxyLoss):
     """Cross-entropy over squared distances from the class proxies (ProxyNCA++).
 
-    With D the Euclidean distance of normalised embeddings and proxies, the mean of
+    With D the Euclidean distance of normalized embeddings and proxies, the mean of
     `-log(exp(-D_y^2 / temperature) / sum_c exp(-D_c^2 / temperature))`, c over all classes, y included.
 
     Args:

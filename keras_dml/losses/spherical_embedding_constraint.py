@@ -18,18 +18,18 @@ from keras_dml.losses.wrapper_loss import WrapperLoss
 class SphericalEmbeddingConstraint(WrapperLoss):
     """Adds to any loss a penalty on embeddings whose length differs from the average length (SEC).
 
-    `loss(normalised embeddings) + weight * mean (|x| - m)^2`, where m is the running mean of the lengths: that of the
+    `loss(normalized embeddings) + weight * mean (|x| - m)^2`, where m is the running mean of the lengths: that of the
     first batch at first, then `momentum * m + (1 - momentum) * mean |x|`, updated in training before it is used; no
-    gradient flows through m. Build the encoder with unnormalised output; the inner loss gets normalised embeddings
+    gradient flows through m. Build the encoder with unnormalized output; the inner loss gets normalized embeddings
     and keys. With DAS, use `normalize=False`; the penalty then covers produced embeddings as well.
 
     Args:
-        loss: any loss that works on normalised embeddings: what `keras_dml.losses.get` takes.
+        loss: any loss that works on normalized embeddings: what `keras_dml.losses.get` takes.
         weight: weight of the penalty.
         momentum: how much of the running mean stays at each step.
 
     Raises:
-        ValueError: for a loss that needs unnormalised embeddings.
+        ValueError: for a loss that needs unnormalized embeddings.
 
     Reference: Zhang et al., "Deep metric learning with spherical embedding", NeurIPS 2020, equation 10.
     """
@@ -40,8 +40,8 @@ class SphericalEmbeddingConstraint(WrapperLoss):
         super().__init__(loss, **kwargs)
         if self.loss.normalized_inputs is False:
             raise ValueError(
-                "The spherical constraint hands normalised embeddings to its loss, and "
-                f"{type(self.loss).__name__} needs unnormalised ones. Use another loss."
+                "The spherical constraint hands normalized embeddings to its loss, and "
+                f"{type(self.loss).__name__} needs unnormalized ones. Use another loss."
             )
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be at least 0 and below 1. Received: momentum={momentum}")

@@ -18,7 +18,7 @@ class DistanceWeightedMiner(Miner):
     The negative is drawn with probability proportional to `1 / q(D)`, where q is the density of distances between
     uniform points on the unit sphere in n dimensions and D is clamped below:
     `log q^-1(D) = (2 - n) log D - (n - 3) / 2 log(1 - D^2 / 4)`. The positive is uniform. Embeddings have to be
-    L2-normalised.
+    L2-normalized.
 
     q^-1 has its least value at D = sqrt(2) and grows again beyond it, as in the paper's formula and the DAS code;
     `upper_cutoff` removes that branch.
@@ -52,7 +52,7 @@ class DistanceWeightedMiner(Miner):
     def log_weights(self, distances: Tensor, embedding_dim: int) -> Tensor:
         """`log q^-1` of distances, elementwise."""
         squared = ops.square(ops.maximum(distances, self.lower_cutoff))
-        # Distances of normalised vectors stay below 2 but for rounding; the floor keeps antipodal points finite.
+        # Distances of normalized vectors stay below 2 but for rounding; the floor keeps antipodal points finite.
         remainder = ops.maximum(1.0 - squared / 4.0, 1e-6)
         return (2.0 - embedding_dim) / 2.0 * ops.log(squared) - (embedding_dim - 3.0) / 2.0 * ops.log(remainder)
 

@@ -42,7 +42,7 @@ class MetricLearner(keras.Model):
         l2_decay: Coupled weight decay: `l2_decay * w` is added to the gradient of every encoder weight `w`, as
             PyTorch's Adam does. (A Keras optimizer's own `weight_decay` is decoupled, as in AdamW.)
         clip_norm: Global norm that the encoder's gradient is clipped to, before the decay is added.
-        frozen_batch_norm: Runs the encoder in inference mode while training, so that batch normalisation uses its
+        frozen_batch_norm: Runs the encoder in inference mode while training, so that batch normalization uses its
             moving statistics; its scale and shift still train. Dropout inside the encoder is off as well.
         chunk_size: Images that are embedded at a time in a training step, for batches whose activations do not fit into
             memory: the loss still sees all embeddings, and its gradient is the same. Costs a second forward pass. Needs
@@ -124,7 +124,7 @@ class MetricLearner(keras.Model):
         self.built = True
 
     def _build_heads(self, embedding_shape: Shape) -> None:
-        """Creates every weight beyond the encoder's, and the optimisers' state."""
+        """Creates every weight beyond the encoder's, and the optimizers' state."""
         if len(embedding_shape) != 2 or embedding_shape[-1] is None:
             raise ValueError(
                 "The encoder must return embeddings of shape (batch, dim) with a known dim. "

@@ -34,7 +34,7 @@ def formula_checkpoint(name, path):
 
 
 def layer_outputs(name, checkpoint):
-    """The output of every convolution and batch normalisation, and the last feature map as "features"."""
+    """The output of every convolution and batch normalization, and the last feature map as "features"."""
     backbone = build_backbone(name, (*formula_weights.IMAGE_SIZES[name], 3), weights=checkpoint)
     kinds = (keras.layers.Conv2D, keras.layers.BatchNormalization)
     outputs = {layer.name: layer.output for layer in backbone.layers if isinstance(layer, kinds)}

@@ -65,7 +65,7 @@ def test_head(pooling, normalize):
     np.testing.assert_allclose(encoder(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_no_linear_layer_and_greyscale():
+def test_no_linear_layer_and_grayscale():
     encoder = build("small_conv", None, "avg", (16, 16, 1), options={"widths": (4, 6)})
     assert encoder.output.shape == (None, 6)
 
@@ -177,7 +177,7 @@ def test_a_subclassed_model_as_backbone():
         ({"name": 3}, "a name or a keras.Model"),
         ({"name": "small_conv", "pooling": "mean"}, "Unknown pooling"),
         ({"name": "small_conv", "embedding_dim": 0}, "`embedding_dim` must be positive"),
-        ({"name": "resnet50", "input_shape": (32, 32, 1)}, "colour images"),
+        ({"name": "resnet50", "input_shape": (32, 32, 1)}, "color images"),
         ({"name": "resnet50", "input_shape": (None, None, 3)}, "known sides"),
         ({"name": "resnet50", "options": {"form": "caffe"}}, "`form` of resnet50"),
         ({"name": "resnet50", "weights": "imagenet", "options": {"form": "torchvision"}}, "resnet50-0676ba61.pth"),

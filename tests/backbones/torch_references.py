@@ -35,7 +35,7 @@ def network(name):
     models = _import_torchvision().models
     mean, deviation = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     if name == "googlenet":
-        # As torchvision loads the published weights: it converts the usual normalisation to [-1, 1] itself.
+        # As torchvision loads the published weights: it converts the usual normalization to [-1, 1] itself.
         built = models.googlenet(weights=None, aux_logits=False, init_weights=False, transform_input=True)
     else:
         built = models.resnet50(weights=None)
@@ -51,7 +51,7 @@ def fill(reference):
 
 
 def layer_outputs(name):
-    """The output of every convolution and batch normalisation, and the last feature map as "features".
+    """The output of every convolution and batch normalization, and the last feature map as "features".
 
     Arrays `(batch, height, width, channels)` by the name of the module.
     """

@@ -42,7 +42,7 @@ def test_cub200_cropped(data_dir):
     assert whole.train.ids == cropped.train.ids
     # The box is .2 to .8 of 30 rows and .1 to .9 of 40 columns.
     image, part = cropped.train.image(5).astype(int), whole.train.image(5)[6:24, 4:36].astype(int)
-    # Colours of a JPEG are stored at half resolution and interpolated, which ends at the edge of what is decoded.
+    # Colors of a JPEG are stored at half resolution and interpolated, which ends at the edge of what is decoded.
     np.testing.assert_array_equal(image[1:-1, 1:-1], part[1:-1, 1:-1])
     np.testing.assert_allclose(image, part, atol=16)
     batches = PKBatches(cropped.train, ImagePreprocessing(16), 2, 2, augment=RandomResizedCrop(16))

@@ -27,9 +27,9 @@ def test_every_kind_is_decoded_as_pillow_decodes_it(kind):
     found = decode(tf.constant(content), 3).numpy().astype(np.float32)
     assert found.shape == expected.shape
     assert abs(found - expected).mean() < 1.5
-    grey = decode(tf.constant(content), 1).numpy()
-    assert grey.shape == (*expected.shape[:2], 1)
-    np.testing.assert_allclose(grey[..., 0], expected @ [0.299, 0.587, 0.114], atol=6)
+    gray = decode(tf.constant(content), 1).numpy()
+    assert gray.shape == (*expected.shape[:2], 1)
+    np.testing.assert_allclose(gray[..., 0], expected @ [0.299, 0.587, 0.114], atol=6)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -139,8 +139,8 @@ def test_seeds_are_distinct_over_images_steps_and_runs():
 
 def test_any_callable_augments(files):
     def augment(image, seed):
-        grey = keras.ops.cast(seed[1] % 7, "float32")
-        return keras.ops.zeros((10, 10, 3)) + grey
+        gray = keras.ops.cast(seed[1] % 7, "float32")
+        return keras.ops.zeros((10, 10, 3)) + gray
 
     batches = PKBatches(files, ImagePreprocessing(10), 2, 3, augment=augment)
     images, _ = collect(batches, 1, 1)[0]

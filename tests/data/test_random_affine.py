@@ -19,7 +19,7 @@ def naive(source, affine, seed):
     angle = draw[0] * math.radians(affine.degrees)
     stretch_x, stretch_y = (math.exp(d * math.log1p(affine.stretch)) for d in draw[1:3])
     shift_x, shift_y = draw[3:5] * affine.shift * size
-    centre = (size - 1) / 2
+    center = (size - 1) / 2
     result = np.zeros((size, size, source.shape[-1]))
 
     def pixel(y, x):
@@ -29,9 +29,9 @@ def naive(source, affine, seed):
 
     for y in range(size):
         for x in range(size):
-            across, down = x - centre, y - centre
-            from_x = stretch_x * (math.cos(angle) * across - math.sin(angle) * down) + centre + shift_x
-            from_y = stretch_y * (math.sin(angle) * across + math.cos(angle) * down) + centre + shift_y
+            across, down = x - center, y - center
+            from_x = stretch_x * (math.cos(angle) * across - math.sin(angle) * down) + center + shift_x
+            from_y = stretch_y * (math.sin(angle) * across + math.cos(angle) * down) + center + shift_y
             left, top = math.floor(from_x), math.floor(from_y)
             for yy, weight_y in ((top, top + 1 - from_y), (top + 1, from_y - top)):
                 for xx, weight_x in ((left, left + 1 - from_x), (left + 1, from_x - left)):

@@ -68,8 +68,8 @@ def test_areas_ratios_and_places_are_spread_over_their_ranges():
     assert ratios.min() >= np.log(3 / 4) - 0.02
     assert ratios.max() <= np.log(4 / 3) + 0.02
     assert abs(mirrored - 0.5) < 0.07
-    centres = windows[:, :2] + windows[:, 2:] / 2
-    assert abs(centres.mean() - 200) < 8
+    centers = windows[:, :2] + windows[:, 2:] / 2
+    assert abs(centers.mean() - 200) < 8
 
 
 def test_same_seed_same_image_other_seed_other_image():
@@ -129,7 +129,7 @@ def test_decoding_a_part_equals_cropping_the_whole(channels, size):
         seed = np.int64([1, number])
         part = augment.decode(tf.constant(content), seed).numpy()
         full = augment(whole, seed).numpy()
-        # Colours at the crop's edge differ; a part decoded at a fraction of its size is up to a pixel off.
+        # Colors at the crop's edge differ; a part decoded at a fraction of its size is up to a pixel off.
         assert abs(part - full).mean() < (10 if max(size) > 400 else 4)
         png = tf.constant(encoded(photograph(2, *size), "PNG"))
         np.testing.assert_array_equal(
@@ -164,9 +164,9 @@ def test_a_batch_is_augmented_as_its_images_are(shape, antialias):
         np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_grey_and_rgb():
-    grey, rgb = np.asarray(photograph(0).convert("L"))[..., None], np.asarray(photograph(0))
-    assert RandomResizedCrop(8, channels=3)(grey, np.int64([0, 0])).shape == (8, 8, 3)
+def test_gray_and_rgb():
+    gray, rgb = np.asarray(photograph(0).convert("L"))[..., None], np.asarray(photograph(0))
+    assert RandomResizedCrop(8, channels=3)(gray, np.int64([0, 0])).shape == (8, 8, 3)
     assert RandomResizedCrop(8, channels=1)(rgb, np.int64([0, 0])).shape == (8, 8, 1)
 
 

@@ -130,11 +130,11 @@ def test_preprocessing_of_a_batch_is_that_of_its_images():
             np.testing.assert_allclose(preprocessing(image), expected, atol=1e-3)
 
 
-def test_grey_survives_the_way_to_rgb_and_back():
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    rgb = ImagePreprocessing(16, channels=3)(grey)
+def test_gray_survives_the_way_to_rgb_and_back():
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    rgb = ImagePreprocessing(16, channels=3)(gray)
     assert rgb.shape == (16, 16, 3)
-    np.testing.assert_allclose(ImagePreprocessing(16, channels=1)(rgb), grey, atol=1e-3)
+    np.testing.assert_allclose(ImagePreprocessing(16, channels=1)(rgb), gray, atol=1e-3)
 
 
 def test_preprocessing_arguments_and_config():

@@ -138,8 +138,8 @@ def test_missing_parts_are_named(data_dir, tmp_path):
     shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", copy)
     with pytest.raises(DataError, match="no split 'validation'"):
         tfrecords.read_table(copy, ("validation",), COLUMNS)
-    with pytest.raises(DataError, match="no feature 'colour'"):
-        tfrecords.read_table(copy, ("train",), ("colour",))
+    with pytest.raises(DataError, match="no feature 'color'"):
+        tfrecords.read_table(copy, ("train",), ("color",))
     next(copy.glob("*-train.*")).unlink()
     with pytest.raises(DataError, match="lacks 1 of 1 shards"):
         tfrecords.read_table(copy, ("train",), COLUMNS)

@@ -33,7 +33,7 @@ def test_distances_agree_with_loops():
     assert result.intra_over_inter == pytest.approx(intra / inter)
 
 
-def test_squared_euclidean_distances_without_normalisation():
+def test_squared_euclidean_distances_without_normalization():
     vectors = np.array([[0, 0], [3, 4], [10, 0], [10, 2]])
     result = embedding_geometry(vectors, [0, 0, 1, 1], normalize=False)
     assert result.intra_class_distance == pytest.approx((25 + 4) / 2)

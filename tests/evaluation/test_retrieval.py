@@ -62,7 +62,7 @@ def test_ids_agree_with_loops():
     agrees_with_loops(result, *expected)
 
 
-def test_duplicates_of_the_query_count_as_neighbours():
+def test_duplicates_of_the_query_count_as_neighbors():
     # Dropping the first column instead of the query itself would score row 1 against itself.
     embeddings = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     result = evaluate_retrieval(embeddings, [0, 1, 0, 1], ks=(1,), keep_neighbors=3)
@@ -80,7 +80,7 @@ def test_same_numbers_as_accuracy_calculator(name):
         if expected is None:
             assert np.isnan(value)
         else:
-            # The library keeps reciprocal ranks in float32, and float32 distances swap a few far neighbours of the
+            # The library keeps reciprocal ranks in float32, and float32 distances swap a few far neighbors of the
             # largest set.
             assert value == pytest.approx(expected, abs=2e-7 if ours == "mrr" else 1e-8), ours
 
@@ -143,7 +143,7 @@ def test_recall_at_any_rank_within_the_depth():
     with pytest.raises(ValueError, match="`k` must be positive"):
         result.recall_at(0)
     wide = evaluate_retrieval(np.random.default_rng(0).standard_normal((1200, 2)), np.arange(1200) % 400)
-    with pytest.raises(ValueError, match=r"Only the 1000 nearest neighbours.*k=1001"):
+    with pytest.raises(ValueError, match=r"Only the 1000 nearest neighbors.*k=1001"):
         wide.recall_at(1001)
 
 

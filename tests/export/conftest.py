@@ -13,7 +13,7 @@ def _fresh_keras_state():
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
-    """What zoo.reproduce leaves behind, with an untrained encoder of 16 x 16 grey images."""
+    """What zoo.reproduce leaves behind, with an untrained encoder of 16 x 16 gray images."""
     import keras
 
     folder = tmp_path_factory.mktemp("run") / "tiny"

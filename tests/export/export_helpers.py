@@ -30,23 +30,23 @@ def run_python(*arguments, timeout=240, check=True, **environment):
 
 
 def clustered(size, dim, seed=0, clusters=50):
-    """`(size, dim)` float32 unit vectors around random centres."""
+    """`(size, dim)` float32 unit vectors around random centers."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(clusters, dim))
-    rows = centres[random.integers(0, clusters, size)] + 0.5 * random.normal(size=(size, dim))
+    centers = random.normal(size=(clusters, dim))
+    rows = centers[random.integers(0, clusters, size)] + 0.5 * random.normal(size=(size, dim))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def exact_neighbours(queries, rows, k):
+def exact_neighbors(queries, rows, k):
     """Row numbers and cosine scores of the k nearest rows, by sorting everything."""
     scores = queries @ rows.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(scores, order, axis=1)
 
 
-def assert_neighbours(result, queries, rows, k, tolerance=1e-5):
+def assert_neighbors(result, queries, rows, k, tolerance=1e-5):
     """Asserts that `result` holds the exact nearest rows, equal scores in any order."""
-    order, scores = exact_neighbours(queries, rows, k)
+    order, scores = exact_neighbors(queries, rows, k)
     np.testing.assert_allclose(result.scores, scores, atol=tolerance)
     own = np.take_along_axis(queries @ rows.T, result.indices, axis=1)
     np.testing.assert_allclose(result.scores, own, atol=tolerance)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import ROOT, assert_neighbours, clustered
+from export_helpers import ROOT, assert_neighbors, clustered
 
 import export
 from export import build, embedding, update, versions
@@ -137,7 +137,7 @@ def test_npz_with_columns_then_update(run_folder, tmp_path, capsys):
     assert second.default_k == 3
     assert second.gallery.ids == tuple(names[1:])
     exact = export.load(directory, exact=True).search_embeddings(rows[:6], 10)
-    assert_neighbours(exact, rows[:6], rows[1:], 10)
+    assert_neighbors(exact, rows[:6], rows[1:], 10)
 
 
 class Stop(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 import pytest
-from export_helpers import assert_neighbours, clustered
+from export_helpers import assert_neighbors, clustered
 
 import export
 from export import build, manifest
@@ -154,7 +154,7 @@ def test_an_exact_index_needs_stock_tensorflow_only(tmp_path):
     assert "scann" not in content["libraries"]
     assert content["recall"]["source"] == "exact by construction"
     queries = clustered(3, 6, seed=1)
-    assert_neighbours(export.load(version).search_embeddings(queries, 5), queries, gallery.embeddings, 5)
+    assert_neighbors(export.load(version).search_embeddings(queries, 5), queries, gallery.embeddings, 5)
     assert (version / "saved_model.pb").read_bytes().find(b"Scann>") == -1
     # It stays exact when it is updated.
     second = export.update_model(tmp_path / "m", remove=["item 3"])

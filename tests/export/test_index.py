@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from export_helpers import clustered, exact_neighbours
+from export_helpers import clustered, exact_neighbors
 
 from export import Gallery, IndexSpec
 from export.index import calibration
@@ -44,7 +44,7 @@ def test_tree_is_calibrated_to_the_recall_asked_for(rows, target):
     assert index.calibration.queries == 400
     # Queries nobody has seen, on the final index.
     queries = clustered(4400, 32, clusters=300)[4000:]
-    order, _ = exact_neighbours(queries, rows, 10)
+    order, _ = exact_neighbors(queries, rows, 10)
     found = index.engine.search(index.index, queries, 10, index.settings)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), order.tolist(), strict=True)])
     assert recall >= target - 0.05

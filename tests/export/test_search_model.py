@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import assert_neighbours, clustered, run_python
+from export_helpers import assert_neighbors, clustered, run_python
 from PIL import Image
 
 import export
@@ -45,7 +45,7 @@ def test_search_equals_exact_search_by_hand(digits_model, expected, digits, exac
     images = np.stack([digits.image(row) for row in range(0, 800, 40)])
     result = model.search(images, 7)
     np.testing.assert_allclose(model.embed(images), expected[0:800:40], atol=1e-5)
-    assert_neighbours(result, expected[0:800:40], expected, 7)
+    assert_neighbors(result, expected[0:800:40], expected, 7)
     assert (result.ids == np.array(digits.ids)[result.indices]).all()
     assert (result.labels == np.array(digits.class_names)[digits.labels[result.indices]]).all()
 
@@ -67,8 +67,8 @@ def test_images_of_any_size_and_encoding(model, run_folder):
 
 
 def test_every_format_that_tensorflow_decodes(model):
-    grey = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
-    picture = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    gray = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    picture = Image.fromarray(np.stack([gray] * 3, axis=-1))
     wanted = model.embed(np.asarray(picture))
     for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP"):
         stream = io.BytesIO()
@@ -247,7 +247,7 @@ def test_tiny_galleries(tmp_path, size):
         result = model.search_embeddings(queries, 20)
         assert result.ids.shape == (3, size)
         if size:
-            assert_neighbours(result, queries, rows, size)
+            assert_neighbors(result, queries, rows, size)
             assert (result.metadata["price"] == result.indices / 2).all()
         with pytest.raises(ValueError, match="without an encoder"):
             model.embed(np.zeros((4, 4, 3), np.uint8))
@@ -255,7 +255,7 @@ def test_tiny_galleries(tmp_path, size):
 
 @pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("metric", ["cosine", "dot_product", "euclidean"])
-def test_every_kind_and_metric_returns_k_finite_neighbours(tmp_path, kind, metric):
+def test_every_kind_and_metric_returns_k_finite_neighbors(tmp_path, kind, metric):
     rows = clustered(600, 16, clusters=8)
     rows[100:140] = rows[100]
     if metric != "cosine":

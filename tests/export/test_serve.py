@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from export_helpers import Server, assert_neighbours
+from export_helpers import Server, assert_neighbors
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -112,7 +112,7 @@ def test_rest_search_by_columns(server, model, digits):
     payload = {"signature_name": "search_embeddings", "inputs": {"embeddings": vectors.tolist(), "k": 300}}
     status, body = predict(server, payload)
     assert status == 200
-    assert_neighbours(model.search_embeddings(vectors, 300), vectors, model.gallery.embeddings, 300)
+    assert_neighbors(model.search_embeddings(vectors, 300), vectors, model.gallery.embeddings, 300)
     assert_equal_result(body["outputs"], model.search_embeddings(vectors, 300))
     rows = [{"embeddings": row.tolist(), "k": 2} for row in vectors]
     status, body = predict(server, {"signature_name": "search_embeddings", "instances": rows})
@@ -180,7 +180,7 @@ def test_status_and_metadata(server, channel):
 
 
 def bomb(height, width):
-    """A PNG of one colour: a few kilobytes that unpack to `height` x `width` grey pixels."""
+    """A PNG of one color: a few kilobytes that unpack to `height` x `width` gray pixels."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -95,8 +95,8 @@ def spherical_embedding_constraint(pairs, weights):
     """Around the triplet loss, outside training and before any batch was seen: the mean is that of the batch."""
     lengths = [norm(a) for a in pairs.x]
     # No gradient flows through the mean, so it stays where it was at the points the gradient is taken at.
-    centre = weights.setdefault("centre", mean(lengths))
-    penalty = mean((length - centre) ** 2 for length in lengths)
+    center = weights.setdefault("center", mean(lengths))
+    penalty = mean((length - center) ** 2 for length in lengths)
     pairs.x = [unit(a) for a in pairs.x]
     pairs.keys = [unit(a) for a in pairs.keys]
     return triplet(pairs, weights) + 0.01 * penalty

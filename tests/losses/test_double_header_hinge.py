@@ -20,7 +20,7 @@ def random_unit(d=5, seed=0, dtype="float64", **kwargs):
 
 
 def rows(n, d=5, seed=0):
-    # Not normalised: that is the loss's business.
+    # Not normalized: that is the loss's business.
     return np.random.default_rng(seed).normal(size=(n, d))
 
 

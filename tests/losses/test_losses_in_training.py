@@ -28,8 +28,8 @@ MAKE = {
 def data():
     generator = np.random.default_rng(0)
     labels = np.tile(np.repeat(np.arange(CLASSES), 2), 4).astype("int32")
-    centres = generator.normal(size=(CLASSES, 5))
-    return (centres[labels] + 0.5 * generator.normal(size=(len(labels), 5))).astype("float32"), labels
+    centers = generator.normal(size=(CLASSES, 5))
+    return (centers[labels] + 0.5 * generator.normal(size=(len(labels), 5))).astype("float32"), labels
 
 
 def make_model(loss, das=True, **arguments):

@@ -29,13 +29,13 @@ def test_running_mean_and_penalty(jit):
         np.testing.assert_allclose(loss.mean_norm, mean, rtol=1e-5)
         unit = x / norms[:, None]
         np.testing.assert_allclose(value, float(inner(labels, unit)) + 0.5 * np.mean((norms - mean) ** 2), rtol=1e-5)
-        # Normalising leaves no gradient along an embedding, so what there is comes from the penalty alone.
+        # Normalizing leaves no gradient along an embedding, so what there is comes from the penalty alone.
         np.testing.assert_allclose(np.sum(gradient * unit, axis=1), 0.5 * 2 * (norms - mean) / 6, rtol=1e-4, atol=1e-6)
     loss(labels, 7 * x, training=False)
     np.testing.assert_allclose(loss.mean_norm, mean, rtol=1e-5)
 
 
-def test_keys_are_normalised_too():
+def test_keys_are_normalized_too():
     loss, inner = losses.SphericalEmbeddingConstraint("multi_similarity", weight=0.0), losses.MultiSimilarityLoss()
     x, labels = np.random.default_rng(0).normal(size=(6, 4)).astype("float32"), np.array([0, 0, 1, 1, 2, 2])
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -52,8 +52,8 @@ def test_parameters_of_the_inner_loss_are_its_own():
     assert losses.SphericalEmbeddingConstraint(losses.ProxyAnchorLoss(5)).loss_learning_rate == 1e-2
 
 
-def test_losses_of_unnormalised_embeddings_are_refused():
-    with pytest.raises(ValueError, match="NPairLoss needs unnormalised"):
+def test_losses_of_unnormalized_embeddings_are_refused():
+    with pytest.raises(ValueError, match="NPairLoss needs unnormalized"):
         losses.SphericalEmbeddingConstraint("n_pair")
     with pytest.raises(ValueError, match="`momentum`"):
         losses.SphericalEmbeddingConstraint("triplet", momentum=1.0)

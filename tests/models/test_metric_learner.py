@@ -154,7 +154,7 @@ def das_model(policy="float32", **kwargs):
 
 
 def data(steps):
-    # Of known length: where it is not, Keras starts a step too many, which counts in the optimiser.
+    # Of known length: where it is not, Keras starts a step too many, which counts in the optimizer.
     xs, ys = zip(*(batch(seed) for seed in range(steps)), strict=True)
     return tf.data.Dataset.from_tensor_slices((np.concatenate(xs), np.concatenate(ys))).batch(12, drop_remainder=True)
 

@@ -17,7 +17,7 @@ from zoo import reproduce
 
 ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
-# One arm with every kind of state: DAS, a loss with weights, a memory and an optimiser of its own, lr_milestones.
+# One arm with every kind of state: DAS, a loss with weights, a memory and an optimizer of its own, lr_milestones.
 # Batches of four make an epoch of 225 steps.
 COMMAND = [
     "digits",

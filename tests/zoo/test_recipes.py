@@ -28,7 +28,7 @@ LOSSES = {
     "n_pair": ("n_pair", None),
     "multi_similarity": ("multi_similarity", None),
 }
-# Scale range, r_b, detached, weight of the auxiliary loss, normalised: the flags of the authors' scripts.
+# Scale range, r_b, detached, weight of the auxiliary loss, normalized: the flags of the authors' scripts.
 SMALL = {
     **dict.fromkeys(LOSSES, (NARROW, 0.01, True, None, True)),
     "generalized_lifted_structure": (NARROW, 0.01, True, None, False),

@@ -194,7 +194,7 @@ def test_page_in_a_browser(report, run, tmp_path):
     assert "published: 87.5%" in first
     assert "untrained: 62.5%" in first
     assert seen["values"]["MAP@R"].startswith(f"{result.map_at_r:.1%}")
-    # Sixteen queries with eight neighbours each, the best all right and the worst mostly wrong.
+    # Sixteen queries with eight neighbors each, the best all right and the worst mostly wrong.
     assert seen["right"] + seen["wrong"] == 128
     assert seen["right"] >= 64
     assert seen["wrong"] >= 32

@@ -237,9 +237,9 @@ def test_export_answers_like_the_evaluator(finished):
     model = export.load(finished / "export" / "digits")
     saved = np.load(finished / "das" / "seed-3" / "test_embeddings.npz")
     found = model.search_embeddings(saved["embeddings"][:20], k=5)
-    neighbours = evaluate_retrieval(saved["embeddings"], saved["labels"], ks=(4,)).neighbors
+    neighbors = evaluate_retrieval(saved["embeddings"], saved["labels"], ks=(4,)).neighbors
     assert found.ids[:, 0].tolist() == saved["ids"][:20].tolist()
-    np.testing.assert_array_equal(found.indices[:, 1:], neighbours[:20, :4])
+    np.testing.assert_array_equal(found.indices[:, 1:], neighbors[:20, :4])
 
 
 def test_finished_experiment_is_shown_not_repeated(finished, capsys):

@@ -25,7 +25,7 @@ and Recall@1 alone:
     triplet, distance-weighted      78.86 -> 82.63
     contrastive, distance-weighted  76.03 -> 80.74
     margin, distance-weighted       80.10 -> 82.29
-    generalised lifted structure    72.45 -> 73.55
+    generalized lifted structure    72.45 -> 73.55
     n-pair                          77.35 -> 79.93
     multi-similarity                82.04 -> 83.31
 

@@ -17,7 +17,7 @@ Published Recall@1, 2, 4, 8 in per cent:
     triplet, distance-weighted      62.68 -> 64.28
     contrastive, distance-weighted  61.65 -> 63.67
     margin, distance-weighted       62.61 -> 64.50
-    generalised lifted structure    58.81 -> 59.94
+    generalized lifted structure    58.81 -> 59.94
     n-pair                          60.55 -> 62.81
     multi-similarity                62.63 -> 64.13
 """

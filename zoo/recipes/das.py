@@ -2,8 +2,8 @@
 
 The training is that of the authors' code, whose settings produced the published tables: Adam at 1e-5 for all weights,
 coupled L2 of 4e-4, 300 epochs of `images // batch` steps, the rate times 0.3 after epochs 200 and 250, batches of 56
-classes x 2 images drawn with replacement, batch normalisation with frozen statistics, RandomResizedCrop(224) and
-mirroring. Test images: short side to 256, centre crop of 224.
+classes x 2 images drawn with replacement, batch normalization with frozen statistics, RandomResizedCrop(224) and
+mirroring. Test images: short side to 256, center crop of 224.
 
 The authors ran every arm once, with seed 0, and published the best of all epochs on the *test* classes. That is why
 `evaluate_every` is 1 here; what we report first is the last epoch. Their own tables disagree by about one point for
@@ -125,7 +125,7 @@ def losses_arms(
     Args:
         figures: For each loss, what is published without and with DAS.
         settings: For each loss, what its arm with DAS changes. By default DAS as the paper describes it, which leaves
-            produced embeddings unnormalised for the losses in `UNNORMALIZED`.
+            produced embeddings unnormalized for the losses in `UNNORMALIZED`.
     """
     if settings is None:
         settings = {name: {"das": DAS(normalize=False)} if name in UNNORMALIZED else {} for name in LOSSES}

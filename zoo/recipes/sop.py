@@ -22,7 +22,7 @@ and Recall@1 of the margin loss with DAS, ResNet-50, d=128, with K scaled channe
     triplet, distance-weighted      77.54 -> 77.95
     contrastive, distance-weighted  73.13 -> 74.80
     margin, distance-weighted       78.69 -> 79.14
-    generalised lifted structure    76.18 -> 76.92
+    generalized lifted structure    76.18 -> 76.92
     n-pair                          77.71 -> 77.98
     multi-similarity                78.89 -> 79.44
 

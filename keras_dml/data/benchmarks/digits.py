@@ -13,7 +13,7 @@ IMAGES = 1797
 
 @register_benchmark("digits")
 def load_digits(options: LoadOptions) -> Benchmark:
-    """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 grey scans with values in [0, 255].
+    """Classes 0-4 for training (901 images), 5-9 for test (896), 8 x 8 gray scans with values in [0, 255].
 
     Args:
         options: Ignored, with a warning where they are set.
@@ -26,7 +26,7 @@ def load_digits(options: LoadOptions) -> Benchmark:
     data = bundled()
     if data.images.shape != (IMAGES, 8, 8):
         raise ValueError(f"scikit-learn's digits should have shape ({IMAGES}, 8, 8). Received: {data.images.shape}")
-    # Sixteen grey levels in the source.
+    # Sixteen gray levels in the source.
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
 
     def side(first: int, last: int) -> Split:

@@ -146,7 +146,7 @@ def _from_records(folder: pathlib.Path, side: str) -> Split:
 
 
 def in_memory(benchmark: Benchmark) -> Benchmark:
-    """The benchmark as grey arrays `(n, 105, 105, 1)`, 358 MB: decoding such small images for every batch would cost
+    """The benchmark as gray arrays `(n, 105, 105, 1)`, 358 MB: decoding such small images for every batch would cost
     more than training does.
 
     Raises:

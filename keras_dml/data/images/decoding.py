@@ -14,14 +14,14 @@ def decode(
     box: "tf.Tensor | None" = None,
     relative: bool = False,
 ) -> "tf.Tensor":
-    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any colour model.
+    """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any color model.
 
-    Grey images are repeated for three channels, CMYK is converted, and transparent parts of a PNG become white, as
-    on paper (the colour stored beneath them is often black). Rotation flags (EXIF) are not followed.
+    Gray images are repeated for three channels, CMYK is converted, and transparent parts of a PNG become white, as
+    on paper (the color stored beneath them is often black). Rotation flags (EXIF) are not followed.
 
     Args:
         encoded: `()` string.
-        channels: 1 for grey (luma), 3 for RGB.
+        channels: 1 for gray (luma), 3 for RGB.
         box: `(4,)` `ymin, xmin, ymax, xmax`; the rest of the image is cut away.
         relative: Whether `box` is in fractions of height and width instead of pixels.
 
@@ -55,7 +55,7 @@ def decode_jpeg(
     Args:
         encoded: `()` string.
         channels: 1 or 3.
-        components: Number of colour components that the file has.
+        components: Number of color components that the file has.
         window: `(4,)` top, left, height and width of the part that is wanted, in pixels of the result.
         ratio: 1, 2, 4 or 8: decodes at that fraction of the size.
     """
@@ -71,7 +71,7 @@ def decode_jpeg(
 
     if channels == 3:
         return at(3)
-    # The decoder refuses grey from four components.
+    # The decoder refuses gray from four components.
     return tf.ensure_shape(tf.cond(components == 4, cmyk_to_gray, lambda: at(1)), (None, None, 1))
 
 
@@ -87,7 +87,7 @@ def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
     import tensorflow as tf
 
     def png() -> "tf.Tensor":
-        # Byte 25 of a PNG is its colour type: 3 palette, 4 grey with alpha, 6 RGB with alpha.
+        # Byte 25 of a PNG is its color type: 3 palette, 4 gray with alpha, 6 RGB with alpha.
         color = tf.io.decode_raw(tf.strings.substr(encoded, 25, 1), tf.uint8)[0]
         return tf.cond(
             tf.reduce_any(tf.equal(color, tf.constant([3, 4, 6], tf.uint8))),
@@ -115,7 +115,7 @@ def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
 
 
 def luma(image: "tf.Tensor") -> "tf.Tensor":
-    """Grey values `(..., 1)` of a float RGB image, ITU-R 601; equal channels keep their value."""
+    """Gray values `(..., 1)` of a float RGB image, ITU-R 601; equal channels keep their value."""
     import tensorflow as tf
 
     # TensorFlow's rgb_to_grayscale has weights that sum to 0.9999.

@@ -25,7 +25,7 @@ class ImagePreprocessing:
     Args:
         size: Side of the square crop in pixels, the encoder's input size.
         resize: Length of the short side after resizing, in pixels; at least `size`. Equal to `size` by default.
-        channels: 1 for grey images, 3 for RGB.
+        channels: 1 for gray images, 3 for RGB.
     """
 
     size: int
@@ -135,13 +135,13 @@ def check_input(size: int, channels: int) -> None:
     if size < 1:
         raise ValueError(f"`size` must be a positive number of pixels. Received: size={size}")
     if channels not in (1, 3):
-        raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={channels}")
+        raise ValueError(f"`channels` must be 1 (gray) or 3 (RGB). Received: channels={channels}")
 
 
 def convert_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
     """Converts an image `(..., height, width, 1 or 3)` to `channels` channels.
 
-    Grey becomes RGB by repetition; RGB becomes grey as float32 luma (ITU-R 601).
+    Gray becomes RGB by repetition; RGB becomes gray as float32 luma (ITU-R 601).
     """
     import tensorflow as tf
 

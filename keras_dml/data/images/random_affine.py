@@ -23,7 +23,7 @@ class RandomAffine:
 
     Args:
         size: Side of the square result in pixels; an image of another size is resized first.
-        channels: 1 for grey images, 3 for RGB.
+        channels: 1 for gray images, 3 for RGB.
         degrees: Largest turn either way.
         stretch: Width and height are each scaled by a factor log-uniform between 1 / (1 + stretch) and 1 + stretch.
         shift: Largest shift in each direction, as a share of the side.
@@ -109,7 +109,7 @@ class RandomAffine:
         angle = draw[0] * math.radians(self.degrees)
         stretch = tf.exp(draw[1:3] * math.log1p(self.stretch))
         shift = draw[3:5] * self.shift * self.size
-        # Rows map output pixels to input pixels: turn, stretch, then move so that the centre maps to center + shift.
+        # Rows map output pixels to input pixels: turn, stretch, then move so that the center maps to center + shift.
         across = tf.stack([tf.cos(angle) * stretch[0], -tf.sin(angle) * stretch[0]])
         down = tf.stack([tf.sin(angle) * stretch[1], tf.cos(angle) * stretch[1]])
         center = (self.size - 1) / 2

@@ -38,7 +38,7 @@ class RandomResizedCrop:
 
     Args:
         size: Side of the result in pixels.
-        channels: 1 for grey images, 3 for RGB.
+        channels: 1 for gray images, 3 for RGB.
         scale: Least and largest area of the crop as a share of the image's.
         ratio: Least and largest width / height of the crop.
         flip: Probability of mirroring left and right.
