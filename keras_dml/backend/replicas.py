@@ -8,8 +8,9 @@ global batch. The gradient of the head (proxies, boundaries, pair scorer) is who
 On JAX, `keras.distribution` lets a step see the global batch by itself, and nothing here is used.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -64,12 +65,31 @@ def gather(rows: Tensor) -> Tensor:
     context = tf.distribute.get_replica_context()
     n = tf.shape(rows)[0]
     sizes = context.all_gather(n[None], axis=0)
-    message = f"A batch must divide by the {count()} replicas. Give a batch size that does, and drop the remainder"
-    with tf.control_dependencies([tf.debugging.assert_equal(sizes, n, message=message)]):
-        everyone = context.all_gather(tf.stop_gradient(rows), axis=0)
+    with tf.control_dependencies([tf.debugging.assert_equal(sizes, n, message=_UNEVEN)]):
+        # Through a value: what is gathered is put together outside of this context.
+        own = tf.identity(rows)
+    everyone = context.all_gather(tf.stop_gradient(own), axis=0)
     start = context.replica_id_in_sync_group * n
     union = tf.concat([everyone[:start], rows, everyone[start + n :]], axis=0)
     return tf.ensure_shape(union, (None if rows.shape[0] is None else count() * rows.shape[0], *rows.shape[1:]))
+
+
+_UNEVEN = "A batch must divide by the replicas. Give a batch size that does, and drop the remainder"
+
+
+@contextlib.contextmanager
+def uneven_batches_named() -> Iterator[None]:
+    """A context in which a batch that does not divide by the replicas is a ValueError that says so."""
+    if tf is None:
+        yield
+        return
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        # Keras adds up the parts of the first batch, before any step.
+        if _UNEVEN not in str(error) and "AddN must have the same size" not in str(error):
+            raise
+        raise ValueError(f"{_UNEVEN}. Received: parts of different sizes") from error
 
 
 def once(value: Tensor) -> Tensor:

@@ -437,7 +437,8 @@ class MetricLearner(keras.Model):
         if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
             # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        with replicas.uneven_batches_named():
+            return super().fit(*args, callbacks=callbacks, **kwargs)
 
     # ------------------------------------------------------------------ saving
 
