@@ -18,8 +18,13 @@ def take_average(model: Any) -> None:
         model: A `MetricLearner` that has been trained.
     """
     optimizer = _averaging(model)
-    if optimizer is not None:
-        optimizer.finalize_variable_values(model.encoder.trainable_variables)
+    if optimizer is None:
+        return
+    variables = model.encoder.trainable_variables
+    optimizer.finalize_variable_values(variables)
+    for variable in variables:
+        # On JAX the weight is now the array of the average, which the next compiled function would use up.
+        variable.assign(ops.copy(variable.value))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from keras_dml.data import ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.deprecation import rename_arguments
 from keras_dml.utils.suggestions import unknown_name
@@ -112,17 +114,14 @@ def _check_trainable(arm: Recipe) -> None:
 
 
 def _check_augment(arm: Recipe) -> None:
-    """Refuses an augmentation that does not make an encoder input; of Keras's layers only a trace can tell."""
+    """Refuses an augmentation that does not make an encoder input; of Keras's layers only a try can tell."""
     from keras_dml.data import LayerAugmentation
 
     augment = build_augment(arm)
     if not isinstance(augment, LayerAugmentation):
         return
-    import tensorflow as tf
-
-    image = tf.TensorSpec((None, None, arm.channels), tf.uint8)
     try:
-        tf.function(augment).get_concrete_function(image, tf.TensorSpec((2,), tf.int64))
+        augment(np.zeros((2 * arm.input_size, 2 * arm.input_size, arm.channels), np.uint8), np.zeros(2, np.int64))
     except Exception as error:
         raise ValueError(
             f"augment={arm.augment!r} does not make images of {arm.input_size} x {arm.input_size} x {arm.channels} out "

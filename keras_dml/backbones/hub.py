@@ -50,6 +50,12 @@ def hub_backbone(preset: str, input_shape: tuple[int, int, int], load_weights: b
         ) from error
     color_input(input_shape, preset)
     backbone = image_tower(backbone)
+    if len(backbone.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in backbone.inputs)
+        raise ValueError(
+            f"A backbone takes images alone. Received: the preset {preset!r} with the inputs {names}. Of models for "
+            "images and texts, SigLIP's are taken, with their image tower"
+        )
     expected = tuple(getattr(backbone, "image_shape", None) or ())
     if expected and None not in expected and expected != tuple(input_shape):
         raise ValueError(
@@ -82,8 +88,12 @@ def is_hub_backbone(model: keras.Model) -> bool:
 
 
 def image_tower(model: keras.Model) -> keras.Model:
-    """The part of a keras-hub model that sees images: of one for images and texts (SigLIP, CLIP) its vision encoder."""
-    return getattr(model, "vision_encoder", None) or model
+    """Of a keras-hub model for images and texts whose vision encoder ends in features (SigLIP) that encoder.
+
+    Others stay as they are: CLIP's ends in tokens that its model goes on with.
+    """
+    tower = getattr(model, "vision_encoder", None)
+    return tower if tower is not None and len(tower.output.shape) == 2 else model
 
 
 def prefix_tokens(model: keras.Model) -> int:

@@ -146,3 +146,16 @@ def test_what_needs_a_download_says_so(monkeypatch):
     monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", refused)
     with pytest.raises(ValueError, match=r"'dinov3_vit_small_lvd1689m': no route to host\. A preset's name needs"):
         build("keras_hub:dinov3_vit_small_lvd1689m", input_shape=SHAPE)
+
+
+def test_other_models_for_images_and_texts_are_refused(tmp_path):
+    import keras_hub
+
+    sizes = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "intermediate_dim": 32}
+    vision = keras_hub.models.CLIPVisionEncoder(patch_size=14, image_shape=SHAPE, **sizes)
+    text = keras_hub.models.CLIPTextEncoder(vocabulary_size=8, embedding_dim=16, max_sequence_length=4, **sizes)
+    whole = keras_hub.models.CLIPBackbone(vision, text, 8)
+    with pytest.raises(ValueError, match="with 2 inputs"):
+        build(whole, 8)
+    with pytest.raises(ValueError, match="A backbone takes images alone"):
+        build(_save(whole, str(tmp_path / "preset")), 8, input_shape=SHAPE)

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import pathlib
 import re
+import shlex
 
 import keras
 import numpy as np
@@ -19,7 +21,10 @@ from zoo.runs import open_run
 from zoo.schedules import schedule
 from zoo.show import resolved
 
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "recipes.md"
 SMALL = {"epochs": 3, "backbone_options": {"widths": (4,)}, "steps_per_epoch": 3, "lr_milestones": (), "das": None}
+# The package's own loss, which runs on every backend.
+SMALL |= {"loss": "multi_similarity"}
 
 
 def digits(**changes):
@@ -325,3 +330,12 @@ def test_widths_of_a_recipe():
     assert digits(**inner).evaluated_widths == (2,)
     assert digits(**inner, widths=(4,)).evaluated_widths == (4,)
     assert {field.name for field in dataclasses.fields(Recipe)} >= {"widths", "precision", "lora_rank", "ema"}
+
+
+COMMANDS = re.findall(r"^keras-dml reproduce .*$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_documentation_are_accepted(line):
+    words = shlex.split(line, comments=True)[2:]
+    building.validate(reproduce._recipe(reproduce._parser().parse_args(words)))

@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_dml.data.images.preprocessing import ImagePreprocessing
+from keras_dml.utils.requirements import uses_tensorflow
 from keras_dml.utils.suggestions import unknown_name
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 MIXING = ("CutMix", "MixUp")
 """Layers that mix images of several classes, which have no class then."""
@@ -42,7 +42,7 @@ class LayerAugmentation:
         self,
         layers: Sequence[Any],
         preprocessing: ImagePreprocessing,
-        first: "Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None" = None,
+        first: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         for layer in layers:
             name = type(layer).__name__
@@ -75,8 +75,11 @@ class LayerAugmentation:
     def _seed_generator(self, backend: str | None = None) -> "keras.random.SeedGenerator":
         return self._draws
 
-    def __call__(self, image: Any, seed: Any) -> "tf.Tensor":
+    def __call__(self, image: Any, seed: Any) -> Any:
         """Augments one image.
+
+        Under Keras's TensorFlow backend by TensorFlow's ops, in a graph or not; else by those of the backend, one image
+        at a time, from other draws than TensorFlow's.
 
         Args:
             image: `(height, width, 1 or 3)` in [0, 255], any numeric dtype.
@@ -85,14 +88,26 @@ class LayerAugmentation:
         Returns:
             `(size, size, channels)` float32, in [0, 255] unless a layer was told of another range.
         """
+        tensors = uses_tensorflow(image, seed)
+        image = self.preprocessing(image) if self.first is None else self.first(image, seed)
+        if not tensors:
+            return self._by_backend(image, seed)
         import tensorflow as tf
 
-        image = self.preprocessing(image) if self.first is None else self.first(image, seed)
+        return tf.ensure_shape(tf.cast(self._varied(image, seed), tf.float32), self.preprocessing.input_shape)
+
+    def _by_backend(self, image: Any, seed: Any) -> np.ndarray:
+        image = ops.convert_to_numpy(self._varied(ops.convert_to_tensor(image), seed)).astype(np.float32)
+        if image.shape != self.preprocessing.input_shape:
+            raise ValueError(f"Expected: an image of {self.preprocessing.input_shape}. Found: {image.shape}")
+        return image
+
+    def _varied(self, image: Any, seed: Any) -> Any:
         with self._lock:
             self._draws.begin(seed)
             for layer in self.layers:
                 image = layer(image, training=True)
-        return tf.ensure_shape(tf.cast(image, tf.float32), self.preprocessing.input_shape)
+        return image
 
 
 def image_layer(name: str, arguments: dict[str, Any]) -> Any:
@@ -124,8 +139,12 @@ class _Draws(keras.random.SeedGenerator):
         self._seed, self._count = seed, 0
 
     def next(self, ordered: bool = True) -> Any:
+        count = self._count
+        self._count += 1
+        if not uses_tensorflow(self._seed):
+            words = [int(word) % 2**64 for word in np.asarray(self._seed)]
+            return ops.convert_to_tensor(np.random.SeedSequence([*words, count]).generate_state(2))
         import tensorflow as tf
 
-        folded = tf.random.fold_in(tf.cast(self._seed, tf.int64), self._count)
-        self._count += 1
+        folded = tf.random.fold_in(tf.cast(self._seed, tf.int64), count)
         return tf.random.stateless_uniform((2,), folded, 0, 2**31 - 1, tf.int32)
