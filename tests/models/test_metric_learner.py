@@ -1,11 +1,14 @@
+import backends
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 import keras_dml as dml
 from keras_dml import losses
+
+if backends.TENSORFLOW:
+    import tensorflow as tf
 
 DIM, CLASSES = 6, 4
 
@@ -49,9 +52,8 @@ def weights(model):
 
 
 def manual_gradients(model, x, y, loss=spread):
-    with tf.GradientTape() as tape:
-        value = loss(y, model.encoder(x, training=True))
-    return [g.numpy() for g in tape.gradient(value, model.encoder.trainable_variables)], float(value)
+    value, gradients = backends.value_and_gradients(lambda: loss(y, model.encoder(x, training=True)), [], model.encoder)
+    return [np.asarray(gradient) for gradient in gradients], float(value)
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -142,7 +144,7 @@ def test_evaluate_and_predict_use_real_embeddings_only():
     model.compile(keras.optimizers.SGD(0.5), loss=spread)
     x, y = batch()
     embeddings = model.predict(x, verbose=0)
-    np.testing.assert_allclose(embeddings, model.encoder(x).numpy(), atol=1e-6)
+    np.testing.assert_allclose(embeddings, np.asarray(model.encoder(x)), atol=1e-6)
     assert model.evaluate(x, y, batch_size=12, verbose=0) == pytest.approx(float(spread(y, embeddings)), rel=1e-5)
 
 
@@ -153,9 +155,25 @@ def das_model(policy="float32", **kwargs):
     return model
 
 
+class Batches(keras.utils.PyDataset):
+    """`tf.data` where there is none."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, step):
+        return self.x[step], self.y[step]
+
+
 def data(steps):
     # Of known length: where it is not, Keras starts a step too many, which counts in the optimiser.
     xs, ys = zip(*(batch(seed) for seed in range(steps)), strict=True)
+    if not backends.TENSORFLOW:
+        return Batches(xs, ys)
     return tf.data.Dataset.from_tensor_slices((np.concatenate(xs), np.concatenate(ys))).batch(12, drop_remainder=True)
 
 
@@ -336,3 +354,41 @@ def test_errors_name_the_value():
     sequences = keras.Model(inputs, keras.layers.Dense(5)(inputs))
     with pytest.raises(ValueError, match=r"\(None, 2, 5\)"):
         dml.MetricLearner(sequences)
+
+
+class Halved(dml.MetricLearner):
+    """What a subclass overrides on any backend."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 0.5 * super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+class TakesItsOwnStep(dml.MetricLearner):
+    """What one may override on TensorFlow besides."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = 0.5 * self.compute_loss(x, y, self(x, training=True), training=True)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return self._logs(loss, x, y, self(x))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "subclass",
+    [Halved, pytest.param(TakesItsOwnStep, marks=backends.tensorflow_only("a `train_step` with a gradient tape"))],
+)
+def test_a_subclass_trains_with_what_it_overrides(subclass, jit):
+    model = subclass(encoder())
+    model.compile(keras.optimizers.SGD(0.5), loss=spread, jit_compile=jit)
+    x, y = batch()
+    before = weights(model)
+    gradients, value = manual_gradients(model, x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(0.5 * value, rel=1e-5)
+    for old, gradient, new in zip(before, gradients, weights(model), strict=True):
+        np.testing.assert_allclose(new, old - 0.25 * gradient, atol=1e-6)
+    if subclass is Halved:
+        found = model.evaluate(x, y, batch_size=12, verbose=0)
+        assert found == pytest.approx(0.5 * float(spread(y, np.asarray(model.encoder(x)))), rel=1e-5)

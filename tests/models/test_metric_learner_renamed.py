@@ -3,6 +3,7 @@
 import pathlib
 import warnings
 
+import backends
 import keras
 import numpy as np
 import pytest
