@@ -16,6 +16,7 @@ from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
 from keras_dml.models import gradient_cache
 from keras_dml.models.epoch_hook import EpochHook
+from keras_dml.models.kept_state import kept_state
 from keras_dml.models.split_optimizer import SplitOptimizer
 from keras_dml.typing import Shape, Tensor
 from keras_dml.utils.deprecation import renamed_property, warn_renamed
@@ -437,7 +438,13 @@ class MetricLearner(keras.Model):
         if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
             # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        with kept_state(self):
+            return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`: the loss on real embeddings."""
+        with kept_state(self):
+            return super().evaluate(*args, **kwargs)
 
     # ------------------------------------------------------------------ saving
 

@@ -132,7 +132,8 @@ def test_loss_on_the_union(auxiliary):
     before = weights(model)
     gradients, value = manual_gradients(model, x, y, expected)
     logs = model.train_on_batch(x, y, return_dict=True)
-    assert logs["loss"] == pytest.approx(value, rel=1e-5)
+    # The union's is 0 but for rounding, which differs where a compiled step is compared with an eager one.
+    assert logs["loss"] == pytest.approx(value, rel=1e-5, abs=None if backends.TENSORFLOW else 1e-7)
     # Every produced row is the negative of a unit vector, hence two away from it.
     assert logs["produced_distance"] == pytest.approx(2.0, rel=1e-5)
     for old, gradient, new in zip(before, gradients, weights(model), strict=True):
@@ -288,6 +289,34 @@ def test_wrong_labels_are_refused_at_the_end_of_the_epoch():
     with pytest.raises(ValueError, match=r"received 1 rows with a label outside \[0, num_classes=4\)"):
         model.fit(x, y, batch_size=12, verbose=0)
     assert model.augmentation.frequency_recorder_matrix.numpy().sum() == 2 * 11
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_failed_step_leaves_the_model_as_it_was(jit, steps):
+    """On JAX, Keras holds the values outside of the model for as long as it trains."""
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss=losses.MarginLoss(CLASSES), jit_compile=jit)
+
+    class Batches(keras.utils.PyDataset):
+        """One that cannot be trained on, after `steps` others."""
+
+        def __len__(self):
+            return steps + 1
+
+        def __getitem__(self, step):
+            x, y = batch(step)
+            return x, keras.utils.to_categorical(y, CLASSES) if step == steps else y
+
+    before = weights(model)
+    with pytest.raises(ValueError, match="not one-hot rows"):
+        model.fit(Batches(), verbose=0)
+    same = [np.array_equal(old, new) for old, new in zip(before, weights(model), strict=True)]
+    assert not any(same) if steps else all(same)
+    assert int(model.optimizer.iterations) == steps
+    with pytest.raises(ValueError, match="not one-hot rows"):
+        model.evaluate(*Batches()[steps], batch_size=12, verbose=0)
+    assert np.isfinite(model.fit(*batch(), batch_size=12, verbose=0).history["loss"]).all()
 
 
 def test_one_image_per_class_is_refused_by_a_tuple_loss():
