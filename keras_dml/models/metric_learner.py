@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import keras_dml.layers  # noqa: F401  registers the layers that saved models hold
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
 from keras_dml.backend import replicas

@@ -88,14 +88,11 @@ MODES = {
     "jit": lambda layer: compiled(layer, jit=True),
     "unknown batch": of_unknown_size,
 }
-ONLY_TENSORFLOW = ("graph", "unknown batch")
+GRAPHS = tensorflow_only("graphs, for batches of unknown size too")
 
 
 @pytest.fixture(
-    params=[
-        pytest.param(name, marks=[tensorflow_only("graphs, for batches of unknown size too")] * (name in ONLY_TENSORFLOW))
-        for name in MODES
-    ]
+    params=["eager", pytest.param("graph", marks=GRAPHS), "jit", pytest.param("unknown batch", marks=GRAPHS)]
 )
 def mode(request):
     return MODES[request.param]

@@ -42,17 +42,17 @@ def test_memory_holds_the_newest_and_the_loss_is_that_against_it(jit):
         found, found_labels = in_order(memory)
         np.testing.assert_array_equal(found, seen)
         np.testing.assert_array_equal(found_labels, seen_labels)
+
         # The same, spelled out: the remembered items as keys, held fixed, the newest six being the batch itself.
-        def spelled_out(x, labels=labels):
-            batch = losses.EmbeddingBatch.create(
-                labels,
-                x,
-                keys=seen,
-                key_labels=seen_labels,
-                ids=np.arange(len(seen) - 6, len(seen)),
-                key_ids=np.arange(len(seen)),
-            )
-            return tuple(plain.compute(batch)[:2])
+        remembered = {
+            "keys": seen,
+            "key_labels": seen_labels,
+            "ids": np.arange(len(seen) - 6, len(seen)),
+            "key_ids": np.arange(len(seen)),
+        }
+
+        def spelled_out(x, labels=labels, remembered=remembered):
+            return tuple(plain.compute(losses.EmbeddingBatch.create(labels, x, **remembered))[:2])
 
         (expected, counts), (expected_gradient,) = value_and_gradients(spelled_out, [x], plain)
         np.testing.assert_allclose(value, expected, rtol=1e-5)

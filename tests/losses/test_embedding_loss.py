@@ -176,7 +176,9 @@ def test_half_precision_is_computed_in_float32(name, dtype):
     assert value.dtype == "float32"
     assert gradient.dtype.name == dtype
     assert all(variable.dtype == "float32" for variable in loss.trainable_variables)
-    expected, full_gradient, _, _ = value_and_gradients(case.make(), labels, ops.convert_to_numpy(ops.cast(x, "float32")))
+    expected, full_gradient, _, _ = value_and_gradients(
+        case.make(), labels, ops.convert_to_numpy(ops.cast(x, "float32"))
+    )
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(gradient.astype("float32"), full_gradient, rtol=1e-2, atol=1e-3)
 

@@ -184,5 +184,5 @@ def test_the_library_is_imported_only_when_asked_for():
 
 @pytest.mark.skipif(backends.TENSORFLOW, reason="what other backends are told")
 def test_other_backends_are_told_what_to_use():
-    with pytest.raises(ValueError, match="need the TensorFlow backend. Received: jax"):
+    with pytest.raises(ValueError, match=r"need the TensorFlow backend\. Received: jax"):
         losses.similarity("multi_similarity")

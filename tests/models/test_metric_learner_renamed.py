@@ -1,6 +1,8 @@
 """Old names of `MetricLearner`, and files that the version before saved."""
 
 import pathlib
+import subprocess
+import sys
 import warnings
 
 import backends
@@ -80,3 +82,8 @@ def test_what_the_files_hold():
     pddm = keras.saving.load_model(SAVED / "pddm.keras")
     assert isinstance(pddm.pair_scorer, dml.layers.PDDMUnit)
     assert pddm.embedding_loss.loss_learning_rate == 0.01
+
+
+def test_nothing_but_the_model_has_to_be_imported():
+    script = f"import keras, keras_dml; keras_dml.MetricLearner; keras.saving.load_model({str(SAVED / 'pddm.keras')!r})"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
