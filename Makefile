@@ -1,18 +1,26 @@
 # make reproduce   from a fresh clone to a trained model, its pictures and a searchable index
 # make test        the tests          make check   linter and type checker
+# make test-jax    layers, losses, mining and models on Keras's JAX backend, without TensorFlow
 # PYTHON=...       another interpreter (3.11 or 3.12)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # The environment is rebuilt only when what it is made from has changed.
 STAMP := $(VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
+JAX_VENV := .venv-jax
+# What the package uses on JAX. It is not installed itself, since its requirements name TensorFlow.
+JAX_NEEDS := keras jax numpy scikit-learn scipy matplotlib pillow tqdm jinja2 h5py pytest pytest-xdist
+JAX_STAMP := $(JAX_VENV)/.installed-$(shell cat Makefile constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: reproduce test check install clean
+.PHONY: reproduce test test-jax check install clean
 reproduce: install
 	$(BIN)/keras-dml reproduce digits
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-jax: $(JAX_STAMP)
+	KERAS_BACKEND=jax PYTHONPATH=. $(JAX_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/layers tests/losses tests/mining tests/models
 
 check: install
 	$(BIN)/ruff check .
@@ -29,5 +37,12 @@ $(STAMP): setup.py constraints.txt
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
+$(JAX_STAMP): Makefile constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python found. keras_dml needs Python 3.11 or 3.12 on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(JAX_VENV)
+	$(JAX_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(JAX_NEEDS)
+	@rm -f $(JAX_VENV)/.installed-*
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(JAX_VENV)

@@ -4,14 +4,17 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import backends
 import keras
 import pytest
 
-if keras.backend.backend() == "tensorflow":
+if backends.TENSORFLOW:
     import tensorflow as tf
 
     # The recipes' default, before the first test fixes it for the process.
     tf.config.threading.set_intra_op_parallelism_threads(2)
+else:
+    import jax
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,3 +32,13 @@ def _fresh_keras_state():
     keras.utils.set_random_seed(1234)
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def double_precision():
+    """64-bit numbers, which JAX has only where they are asked for."""
+    if backends.TENSORFLOW:
+        yield
+        return
+    with jax.enable_x64(True):
+        yield

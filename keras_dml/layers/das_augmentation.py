@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dml.backend import state
+from keras_dml.backend import integers, state
 from keras_dml.typing import Shape, Tensor
 
 # Longer rows would overflow float32 when squared, so they are treated like non-finite ones.
@@ -138,6 +138,10 @@ class DASAugmentation(keras.layers.Layer):
         self.bank_fill = weight("bank_fill", (self.num_classes,))
         self.bank_cursor = weight("bank_cursor", (self.num_classes,))
         self.rejected_rows = weight("rejected_rows", (2,))
+
+    def __call__(self, embeddings: Tensor, labels: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        integers.check_width(labels, "labels")
+        return super().__call__(embeddings, labels, *args, **kwargs)
 
     def call(self, embeddings: Tensor, labels: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
         if not training:
@@ -329,7 +333,7 @@ class DASAugmentation(keras.layers.Layer):
         labels, embeddings = (int(count) for count in ops.convert_to_numpy(self.rejected_rows))
         if labels == embeddings == 0:
             return
-        self.rejected_rows.assign(ops.zeros_like(self.rejected_rows))
+        self.rejected_rows.assign(ops.zeros(self.rejected_rows.shape, self.rejected_rows.dtype))
         found = []
         if labels:
             found.append(
@@ -385,7 +389,7 @@ class DASAugmentation(keras.layers.Layer):
     def _known(self, labels: Tensor) -> Tensor:
         """Which labels lie in `[0, num_classes)`, compared in a type that holds both."""
         wide = keras.backend.standardize_dtype(labels.dtype) in ("int64", "uint32", "uint64")
-        labels = ops.cast(labels, "int64" if wide else "int32")
+        labels = ops.cast(labels, integers.widest() if wide else "int32")
         return ops.logical_and(labels >= 0, labels < self.num_classes)
 
     def _check_shapes(self, embeddings_shape: Shape, labels_shape: Shape | None) -> None:

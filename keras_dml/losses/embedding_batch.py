@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dml.backend import integers
 from keras_dml.typing import Tensor
 from keras_dml.utils.deprecation import renamed_property
 
@@ -94,12 +95,12 @@ class EmbeddingBatch:
         key_labels = _as_vector(key_labels, "key_labels")
         _check_length(key_labels, "key_labels", keys, "keys")
         if labels.dtype != key_labels.dtype:
-            labels, key_labels = ops.cast(labels, "int64"), ops.cast(key_labels, "int64")
+            labels, key_labels = ops.cast(labels, integers.widest()), ops.cast(key_labels, integers.widest())
         if ids is not None and key_ids is not None:
             key_ids = _as_vector(key_ids, "key_ids")
             _check_length(key_ids, "key_ids", keys, "keys")
             if ids.dtype != key_ids.dtype:
-                ids, key_ids = ops.cast(ids, "int64"), ops.cast(key_ids, "int64")
+                ids, key_ids = ops.cast(ids, integers.widest()), ops.cast(key_ids, integers.widest())
         return cls(embeddings, labels, keys, key_labels, ids, key_ids, False, pair_scorer, training)
 
     def cast(self, dtype: str) -> "EmbeddingBatch":
@@ -142,7 +143,9 @@ def _cast(values: Tensor, dtype: str) -> Tensor:
 
 def _as_vector(values: Tensor, name: str) -> Tensor:
     """`(n,)` or `(n, 1)` integers as `(n,)` int32, or int64 where int32 would not hold them."""
-    values = ops.convert_to_tensor(np.asarray(values) if isinstance(values, list | tuple) else values)
+    values = np.asarray(values) if isinstance(values, list | tuple) else values
+    integers.check_width(values, name)
+    values = ops.convert_to_tensor(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
     if "int" not in dtype:
         raise ValueError(f"`{name}` must be integers. Received: dtype={dtype}. Cast the class numbers to int32.")
@@ -154,7 +157,7 @@ def _as_vector(values: Tensor, name: str) -> Tensor:
             f"`{name}` must have shape (n,) or (n, 1). Received: shape={shape}. Pass class numbers, not one-hot rows."
         )
     wide = dtype in ("int64", "uint64", "uint32")
-    return ops.cast(values, "int64" if wide else "int32")
+    return ops.cast(values, integers.widest() if wide else "int32")
 
 
 def _as_matrix(values: Tensor, name: str) -> Tensor:

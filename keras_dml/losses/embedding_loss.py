@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from keras_dml.backend import integers
 from keras_dml.losses import unusable_batches
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.loss_output import LossOutput
@@ -182,6 +183,9 @@ class EmbeddingLoss(keras.layers.Layer):
         if isinstance(embeddings, list | tuple):
             embeddings = np.asarray(embeddings)
         kwargs = rename_arguments(type(self).__name__, kwargs, {"similarity": "pair_scorer"})
+        # Before Keras makes tensors of them.
+        for name, integer in {"labels": labels, **kwargs}.items():
+            integers.check_width(integer, name)
         if "return_usage" in kwargs or "return_statistics" in kwargs:
             return self._call_as_before(labels, embeddings, **kwargs)
         return super().__call__(labels, embeddings, **kwargs)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import keras_dml.layers  # noqa: F401  registers the layers that saved models hold
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
 from keras_dml.backend import replicas
@@ -16,6 +17,7 @@ from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
 from keras_dml.models import gradient_cache
 from keras_dml.models.epoch_hook import EpochHook
+from keras_dml.models.kept_state import kept_state
 from keras_dml.models.split_optimizer import SplitOptimizer
 from keras_dml.typing import Shape, Tensor
 from keras_dml.utils.deprecation import renamed_property, warn_renamed
@@ -437,8 +439,13 @@ class MetricLearner(keras.Model):
         if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
             # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
-        with replicas.uneven_batches_named():
+        with replicas.uneven_batches_named(), kept_state(self):
             return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`: the loss on real embeddings."""
+        with kept_state(self):
+            return super().evaluate(*args, **kwargs)
 
     # ------------------------------------------------------------------ saving
 

@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import backends
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_dml import losses, mining
@@ -119,26 +119,23 @@ def reference_gradient(function, x, step=1e-6):
 
 def value_and_gradients(loss, labels, x, jit=None, **arguments):
     """Value, gradient by x, gradients by the loss's weights and usage; eagerly or (jit True or False) in a graph."""
-    x = tf.constant(x, arguments.pop("dtype", "float32"))
+    x = backends.tensor(x, arguments.pop("dtype", "float32"))
     if not loss.built:
         loss.build((None,), (None, x.shape[1]))
 
     def run(labels, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value, usage, *_ = loss.compute(losses.EmbeddingBatch.create(labels, x, **arguments))
-        gradients = tape.gradient(
-            value, [x, *loss.trainable_variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        usage = tf.zeros(0) if usage is None else usage
-        return value, gradients[0], [tf.convert_to_tensor(gradient) for gradient in gradients[1:]], usage
+        def compute(x):
+            return tuple(loss.compute(losses.EmbeddingBatch.create(labels, x, **arguments))[:2])
+
+        (value, usage), gradients = backends.value_and_gradients(compute, [x], loss, unconnected=True)
+        return value, gradients[0], gradients[1:], ops.zeros(0) if usage is None else usage
 
     if jit is not None:
         # Compiling takes most of a test's time: a loss is compiled once for each shape.
         compiled = vars(loss).setdefault("compiled_for_tests", {})
-        run = compiled.setdefault(jit, tf.function(run, jit_compile=jit))
-    value, gradient, weight_gradients, usage = run(tf.constant(labels), x)
-    return value.numpy(), gradient.numpy(), [found.numpy() for found in weight_gradients], usage.numpy()
+        run = compiled.setdefault(jit, backends.compiled(run, jit, loss))
+    value, gradient, weight_gradients, usage = run(backends.tensor(labels), x)
+    return np.asarray(value), np.asarray(gradient), [np.asarray(found) for found in weight_gradients], np.asarray(usage)
 
 
 def make_loss(name, num_classes):

@@ -1,7 +1,8 @@
+import backends
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tensor, value_and_gradients
 from loss_checks import FirstLastMiner
 
 from keras_dml import losses
@@ -25,37 +26,37 @@ def in_order(memory):
 def test_memory_holds_the_newest_and_the_loss_is_that_against_it(jit):
     memory, plain = losses.CrossBatchMemory(losses.MultiSimilarityLoss(), 14), losses.MultiSimilarityLoss()
 
-    @tf.function(jit_compile=jit)
     def step(labels, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value, usage, *_ = memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))
-        return value, tape.gradient(value, x), usage
+        def loss(x):
+            return tuple(memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))[:2])
 
+        (value, usage), (gradient,) = value_and_gradients(loss, [x], memory)
+        return value, gradient, usage
+
+    step = backends.compiled(step, jit, memory)
     memory.build((None,), (None, 3))
     seen, seen_labels = np.zeros((0, 3), "float32"), np.zeros(0, "int64")
     for labels, x in batches(6):
-        value, gradient, usage = step(tf.constant(labels), tf.constant(x))
+        value, gradient, usage = step(tensor(labels), tensor(x))
         seen, seen_labels = np.concatenate([seen, x])[-14:], np.concatenate([seen_labels, labels])[-14:]
         found, found_labels = in_order(memory)
         np.testing.assert_array_equal(found, seen)
         np.testing.assert_array_equal(found_labels, seen_labels)
+
         # The same, spelled out: the remembered items as keys, held fixed, the newest six being the batch itself.
-        variable = tf.constant(x)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            expected, counts, *_ = plain.compute(
-                losses.EmbeddingBatch.create(
-                    labels,
-                    variable,
-                    keys=seen,
-                    key_labels=seen_labels,
-                    ids=np.arange(len(seen) - 6, len(seen)),
-                    key_ids=np.arange(len(seen)),
-                )
-            )
+        remembered = {
+            "keys": seen,
+            "key_labels": seen_labels,
+            "ids": np.arange(len(seen) - 6, len(seen)),
+            "key_ids": np.arange(len(seen)),
+        }
+
+        def spelled_out(x, labels=labels, remembered=remembered):
+            return tuple(plain.compute(losses.EmbeddingBatch.create(labels, x, **remembered))[:2])
+
+        (expected, counts), (expected_gradient,) = value_and_gradients(spelled_out, [x], plain)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
-        np.testing.assert_allclose(gradient, tape.gradient(expected, variable), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(usage, counts[-6:])
 
 
@@ -84,8 +85,12 @@ def test_outside_training_the_memory_is_left_alone():
 )
 def test_any_loss_of_pairs(make):
     memory = losses.CrossBatchMemory(make(), 12)
-    step = tf.function(lambda labels, x: memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))[:2])
     memory.build((None,), (None, 3))
+
+    def compute(labels, x):
+        return memory.compute(losses.EmbeddingBatch.create(labels, x, training=True))[:2]
+
+    step = backends.compiled(compute, not backends.TENSORFLOW, memory)
     for labels, x in batches(4):
         value, usage = step(labels, x)
         assert np.isfinite(value)

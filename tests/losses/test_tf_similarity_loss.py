@@ -2,12 +2,17 @@ import json
 import subprocess
 import sys
 
+import backends
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_dml import MetricLearner, losses
+
+if backends.TENSORFLOW:
+    import tensorflow as tf
+
+NEEDS_IT = backends.tensorflow_only("tensorflow-similarity")
 
 NAMES = {
     "multi_similarity": "MultiSimilarityLoss",
@@ -46,6 +51,7 @@ def outside_keras(instance, x):
     return value.numpy(), tape.gradient(value, x).numpy()
 
 
+@NEEDS_IT
 @pytest.mark.parametrize("arguments", [{}, ARGUMENTS], ids=["defaults", "arguments"])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient_are_the_library_s(name, arguments):
@@ -72,6 +78,7 @@ def test_value_and_gradient_are_the_library_s(name, arguments):
             np.testing.assert_allclose(found_gradient, gradient, rtol=1e-4, atol=1e-4 * np.abs(gradient).max())
 
 
+@NEEDS_IT
 def test_reductions():
     rows = losses.similarity("triplet", margin=0.2)
     total = losses.get(library().TripletLoss(margin=0.2, reduction="sum"))
@@ -80,6 +87,7 @@ def test_reductions():
         losses.get(library().TripletLoss(reduction="none"))
 
 
+@NEEDS_IT
 def test_unknown_batch_size_and_half_precision():
     loss = losses.similarity("multi_similarity")
     expected = float(loss(LABELS, embeddings()))
@@ -90,6 +98,7 @@ def test_unknown_batch_size_and_half_precision():
     assert float(half) == pytest.approx(expected, rel=0.02)
 
 
+@NEEDS_IT
 def test_keys():
     x, keys = embeddings(), embeddings(1)
     for name in ("multi_similarity", "triplet", "circle"):
@@ -125,6 +134,7 @@ def test_losses_without_labels_are_refused_with_a_way_out(name, hint):
         losses.similarity(name)
 
 
+@NEEDS_IT
 def test_instances_that_cannot_be_adapted_are_refused():
     tfsim = library()
     for instance in (tfsim.SimCLRLoss(), tfsim.VicReg(), tfsim.MultiNegativesRankLoss(reduction="none")):
@@ -151,6 +161,7 @@ def test_unknown_names_and_arguments():
     assert losses.similarity("MultiSimilarityLoss").loss == "multi_similarity"
 
 
+@NEEDS_IT
 def test_a_compiled_model_is_saved_and_restored(tmp_path):
     encoder = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3), keras.layers.UnitNormalization()])
     model = MetricLearner(encoder)
@@ -169,3 +180,9 @@ def test_the_library_is_imported_only_when_asked_for():
         "sys.exit(any(name.startswith('tensorflow_similarity') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.skipif(backends.TENSORFLOW, reason="what other backends are told")
+def test_other_backends_are_told_what_to_use():
+    with pytest.raises(ValueError, match=r"need the TensorFlow backend\. Received: jax"):
+        losses.similarity("multi_similarity")

@@ -1,6 +1,6 @@
+import backends
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_dml.mining import hard_quadruplets
 
@@ -57,9 +57,7 @@ def run(mode, *args, **kwargs):
     def function():
         return hard_quadruplets(*args, **kwargs)
 
-    return as_rows(
-        function() if mode == "eager" else tf.function(function, jit_compile=mode == "jit", autograph=False)()
-    )
+    return as_rows(backends.in_mode(function, mode)())
 
 
 def random_scores(n, m=None, seed=0):
@@ -77,7 +75,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("mode", backends.MODES)
 @pytest.mark.parametrize("strategy", ["batch", "anchor", "pair"])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_equals_naive_loops(mode, strategy, batch):

@@ -1,9 +1,10 @@
 import json
 
+import backends
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tensor
 from scipy import stats
 
 from keras_dml import mining
@@ -28,15 +29,12 @@ def masks(labels):
 def repeated(miner, distances, positives, negatives, anchor, jit=False, **arguments):
     """Counts of the positives and negatives drawn for one anchor, many times at once, each pair with each other."""
 
-    @tf.function(jit_compile=jit)
-    def run(d, p, n):
-        return miner(d, p, n, **arguments)
-
+    run = backends.compiled(lambda d, p, n: miner(d, p, n, **arguments), jit, miner)
     rows = [np.repeat(matrix[anchor : anchor + 1], DRAWS, axis=0) for matrix in (distances, positives, negatives)]
-    found = run(tf.constant(rows[0], "float32"), rows[1], rows[2])
-    assert found.valid.numpy().all()
+    found = run(tensor(rows[0], "float32"), rows[1], rows[2])
+    assert np.asarray(found.valid).all()
     pairs = np.zeros((distances.shape[1], distances.shape[1]))
-    np.add.at(pairs, (found.positive.numpy(), found.negative.numpy()), 1)
+    np.add.at(pairs, (np.asarray(found.positive), np.asarray(found.negative)), 1)
     return pairs
 
 
@@ -147,17 +145,18 @@ def test_what_is_drawn_is_allowed_and_validity_is_told(name, jit):
         return miner(d, p, n, embedding_dim=16)
 
     if jit is not None:
-        run = tf.function(run, jit_compile=jit)
-    inputs = [tf.constant(distances_of(x), "float32"), tf.constant(positives), tf.constant(negatives)]
+        run = backends.compiled(run, jit, miner)
+    inputs = [tensor(distances_of(x), "float32"), tensor(positives), tensor(negatives)]
     for _ in range(5):
         found = run(*inputs)
         np.testing.assert_array_equal(found.anchor, np.arange(77))
         np.testing.assert_array_equal(found.valid, labels != 2)
         rows = np.flatnonzero(found.valid)
-        assert positives[rows, found.positive.numpy()[rows]].all()
-        assert negatives[rows, found.negative.numpy()[rows]].all()
-        assert 0 <= found.negative.numpy().min() <= found.negative.numpy().max() < 77
-    one_class = run(inputs[0], tf.constant(~np.eye(77, dtype=bool)), tf.zeros((77, 77), "bool"))
+        positive, negative = np.asarray(found.positive), np.asarray(found.negative)
+        assert positives[rows, positive[rows]].all()
+        assert negatives[rows, negative[rows]].all()
+        assert 0 <= negative.min() <= negative.max() < 77
+    one_class = run(inputs[0], tensor(~np.eye(77, dtype=bool)), tensor(np.zeros((77, 77), bool)))
     assert not np.any(one_class.valid)
 
 
@@ -178,7 +177,7 @@ def test_queries_and_keys_may_differ_in_number(name):
 def test_seeds_repeat(name):
     labels = np.arange(40) % 4
     positives, negatives = masks(labels)
-    distances = tf.constant(distances_of(unit(40, 8)), "float32")
+    distances = tensor(distances_of(unit(40, 8)), "float32")
     first, second = (type(mining.get(name))(seed=5) for _ in range(2))
     draws = [[s(distances, positives, negatives, embedding_dim=8) for _ in range(3)] for s in (first, second)]
     for a, b in zip(*draws, strict=True):

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import backends
 import keras
 import numpy as np
 import pytest
@@ -49,9 +50,13 @@ PAIR_LOSSES = {
     "memory of hinges": lambda: losses.CrossBatchMemory(losses.DoubleHeaderHinge(), 24),
     "constrained memory": lambda: losses.SphericalEmbeddingConstraint(losses.CrossBatchMemory("triplet", 24)),
 }
+PAIR_NAMES = [
+    pytest.param(name, marks=[backends.tensorflow_only("tensorflow-similarity")] * (name == "tfsim"))
+    for name in PAIR_LOSSES
+]
 
 
-@pytest.mark.parametrize("name", PAIR_LOSSES)
+@pytest.mark.parametrize("name", PAIR_NAMES)
 def test_batches_without_a_positive_pair(name):
     model = learner(PAIR_LOSSES[name]())
     x, _ = data()
@@ -59,7 +64,7 @@ def test_batches_without_a_positive_pair(name):
         model.fit(x, np.arange(24), **SETTINGS)
 
 
-@pytest.mark.parametrize("name", PAIR_LOSSES)
+@pytest.mark.parametrize("name", PAIR_NAMES)
 def test_batches_of_one_class(name):
     model = learner(PAIR_LOSSES[name]())
     x, _ = data()

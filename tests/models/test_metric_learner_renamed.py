@@ -1,8 +1,11 @@
 """Old names of `MetricLearner`, and files that the version before saved."""
 
 import pathlib
+import subprocess
+import sys
 import warnings
 
+import backends
 import keras
 import numpy as np
 import pytest
@@ -49,7 +52,14 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pddm",
+        pytest.param("margin", marks=backends.tensorflow_only("numbers that TensorFlow's generator drew")),
+        pytest.param("tfsim", marks=backends.tensorflow_only("tensorflow-similarity")),
+    ],
+)
 def test_files_of_the_version_before_go_on_as_they_would_have(name):
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -67,7 +77,13 @@ def test_what_the_files_hold():
     margin = keras.saving.load_model(SAVED / "margin.keras").embedding_loss
     assert isinstance(margin.miner, mining.SemiHardMiner)
     assert margin.loss_learning_rate == 0.1
-    assert isinstance(keras.saving.load_model(SAVED / "tfsim.keras").embedding_loss, losses.TFSimilarityLoss)
+    if backends.TENSORFLOW:
+        assert isinstance(keras.saving.load_model(SAVED / "tfsim.keras").embedding_loss, losses.TFSimilarityLoss)
     pddm = keras.saving.load_model(SAVED / "pddm.keras")
     assert isinstance(pddm.pair_scorer, dml.layers.PDDMUnit)
     assert pddm.embedding_loss.loss_learning_rate == 0.01
+
+
+def test_nothing_but_the_model_has_to_be_imported():
+    script = f"import keras, keras_dml; keras_dml.MetricLearner; keras.saving.load_model({str(SAVED / 'pddm.keras')!r})"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
