@@ -1,6 +1,6 @@
 # make reproduce   from a fresh clone to a trained model, its pictures and a searchable index
 # make test        the tests          make check   linter and type checker
-# make test-jax    layers, losses, mining and models on Keras's JAX backend, without TensorFlow
+# make test-jax    the tests of what runs on Keras's JAX backend, where TensorFlow is not installed
 # PYTHON=...       another interpreter (3.11 or 3.12)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 # The environment is rebuilt only when what it is made from has changed.
 STAMP := $(VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
 JAX_VENV := .venv-jax
-# What the package uses on JAX. It is not installed itself, since its requirements name TensorFlow.
-JAX_NEEDS := keras jax numpy scikit-learn scipy matplotlib pillow tqdm jinja2 h5py pytest pytest-xdist
-JAX_STAMP := $(JAX_VENV)/.installed-$(shell cat Makefile constraints.txt | cksum | cut -d' ' -f1)
+JAX_BIN := $(JAX_VENV)/bin
+JAX_STAMP := $(JAX_VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
+JAX_TESTS := $(addprefix tests/,layers losses mining models data evaluation callbacks test_image_encoder.py)
 
 .PHONY: reproduce test test-jax check install clean
 reproduce: install
@@ -20,7 +20,8 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-jax: $(JAX_STAMP)
-	KERAS_BACKEND=jax PYTHONPATH=. $(JAX_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/layers tests/losses tests/mining tests/models
+	KERAS_BACKEND=jax $(JAX_BIN)/python -m pytest -n 2 --dist loadfile $(JAX_TESTS)
+	KERAS_BACKEND=jax $(JAX_BIN)/keras-dml reproduce digits --epochs 1 --seed 0 --set "lr_milestones=()" --output $$(mktemp -d)/digits
 
 check: install
 	$(BIN)/ruff check .
@@ -37,10 +38,10 @@ $(STAMP): setup.py constraints.txt
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-$(JAX_STAMP): Makefile constraints.txt
+$(JAX_STAMP): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python found. keras_dml needs Python 3.11 or 3.12 on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(JAX_VENV)
-	$(JAX_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(JAX_NEEDS)
+	$(JAX_BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jax]' pytest pytest-xdist
 	@rm -f $(JAX_VENV)/.installed-*
 	@touch $@
 
