@@ -33,7 +33,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         batch_size: Images embedded at a time.
         prefix: Put before every name.
         widths: Numbers of first channels at which the embedding is evaluated too, for `losses.MatryoshkaLoss`:
-            `val_d8_recall@1`, ..., `val_d8_map@r` for 8. Prefixes have unit length where the embeddings have it.
+            `val_d8_recall@1`, ..., `val_d8_map@r` for 8.
     """
 
     def __init__(

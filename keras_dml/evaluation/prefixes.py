@@ -5,29 +5,19 @@ from typing import Any
 
 import numpy as np
 
-UNIT_TOLERANCE = 1e-3
-"""How far lengths of embeddings that were scaled to unit length may lie from 1; half precision comes near it."""
-
 
 def prefix(embeddings: np.ndarray, width: int) -> np.ndarray:
-    """The first `width` channels of `(n, d)` embeddings, `(n, width)` float32.
-
-    Where the embeddings all have unit length, so have the prefixes: they are compared as the whole ones are.
+    """The first `width` channels of `(n, d)` embeddings, `(n, width)`.
 
     Raises:
         ValueError: If the embeddings have fewer channels.
     """
-    embeddings = np.asarray(embeddings, np.float32)
     if not 1 <= width <= embeddings.shape[1]:
         raise ValueError(
             f"A width to evaluate at must lie between 1 and that of the embeddings, {embeddings.shape[1]}. "
             f"Received: width={width}"
         )
-    first = embeddings[:, :width]
-    lengths = np.linalg.norm(embeddings, axis=1)
-    if np.all(np.abs(lengths - 1) < UNIT_TOLERANCE):
-        first = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return first
+    return embeddings[:, :width]
 
 
 def at_widths(
@@ -37,7 +27,7 @@ def at_widths(
     ks: Sequence[int],
     widths: Sequence[int],
 ) -> dict[str, float]:
-    """Recall@k and MAP@R of prefixes, named `d8_recall@1`, `d8_map@r` and so on for width 8.
+    """Recall@k and MAP@R of prefixes by cosine similarity, named `d8_recall@1`, `d8_map@r` and so on for width 8.
 
     Args:
         query: `(n, d)` embeddings.

@@ -7,7 +7,7 @@ from keras import ops
 import keras_dml as dml
 from keras_dml.callbacks import RetrievalEvaluation
 from keras_dml.data import ImagePreprocessing, Split
-from keras_dml.evaluation import evaluate_retrieval
+from keras_dml.evaluation import at_widths, evaluate_retrieval, prefix
 
 
 def model():
@@ -138,3 +138,29 @@ def test_errors_name_the_value():
         RetrievalEvaluation(x)
     with pytest.raises(ValueError, match="preprocessing"):
         RetrievalEvaluation(Split(x, y, ["a", "b", "c"]))
+
+
+def test_prefixes_are_evaluated_by_cosine_similarity():
+    generator = np.random.default_rng(0)
+    queries, gallery = generator.normal(size=(20, 6)), generator.normal(size=(30, 6))
+    labels, gallery_labels = generator.integers(0, 4, 20), generator.integers(0, 4, 30)
+    values = at_widths(queries, labels, (gallery, gallery_labels), (1, 2), (2, 5))
+    for width in (2, 5):
+        nearest = []
+        for query in queries[:, :width]:
+            cosines = [query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in gallery[:, :width]]
+            nearest.append(gallery_labels[int(np.argmax(cosines))])
+        assert values[f"d{width}_recall@1"] == pytest.approx(np.mean(np.array(nearest) == labels))
+    assert set(values) == {f"d{width}_{name}" for width in (2, 5) for name in ("recall@1", "recall@2", "map@r")}
+    with pytest.raises(ValueError, match=r"must lie between 1 and that of the embeddings, 6\. Received: width=7"):
+        prefix(queries, 7)
+
+
+def test_widths_stand_in_the_history():
+    encoder = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(4)])
+    model = dml.MetricLearner(encoder)
+    model.compile("adam", loss="multi_similarity")
+    x, labels = np.random.default_rng(0).normal(size=(16, 6)).astype("float32"), np.repeat(np.arange(4), 4)
+    callback = RetrievalEvaluation((x, labels), ks=(1,), widths=(2,))
+    history = model.fit(x, labels, batch_size=16, epochs=1, verbose=0, callbacks=[callback]).history
+    assert {"val_recall@1", "val_map@r", "val_d2_recall@1", "val_d2_map@r"} <= set(history)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_dml.data import LayerAugmentation, load
-from keras_dml.evaluation import evaluate_retrieval
+from keras_dml.evaluation import class_folds, evaluate_retrieval
 from zoo import building, recipes, reproduce, training
 from zoo.averaging import averaged, take_average
 from zoo.overrides import override
@@ -339,3 +339,15 @@ COMMANDS = re.findall(r"^keras-dml reproduce .*$", DOCUMENT.read_text(encoding="
 def test_the_commands_of_the_documentation_are_accepted(line):
     words = shlex.split(line, comments=True)[2:]
     building.validate(reproduce._recipe(reproduce._parser().parse_args(words)))
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.6}, {"ema": 0.6, "frozen_batch_norm": True, "trainable": "head"}])
+def test_the_epoch_that_held_out_classes_choose_is_kept_with_its_average(changes, tmp_path):
+    benchmark = load("digits")
+    fold = next(iter(class_folds(benchmark.train.labels, 2)))
+    training.train(digits(**changes, learning_rate=0.01), "one", 0, benchmark, tmp_path, fold=fold)
+    history = json.loads((tmp_path / "history.json").read_text())
+    run = open_run(tmp_path)
+    held_out = benchmark.train.subset(fold.validation)
+    found = evaluate_retrieval(run.image_encoder().embed(held_out), held_out.labels)
+    assert float(found.map_at_r) == pytest.approx(max(history["val_map@r"]), abs=1e-6)
