@@ -70,7 +70,10 @@ def build(
     if embedding_dim is not None:
         x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
     if normalize:
-        x = layers.UnitNormalization(dtype="float32", name="normalization")(x)
+        # Some networks of Keras (EfficientNet) have a layer of that name.
+        taken = {layer.name for layer in backbone.layers}
+        name = "unit_normalization" if "normalization" in taken else "normalization"
+        x = layers.UnitNormalization(dtype="float32", name=name)(x)
     return keras.Model(backbone.input, x, name=f"{backbone.name}_encoder")
 
 

@@ -233,3 +233,9 @@ def test_keras_hub_missing(monkeypatch):
 
 def test_known_poolings():
     assert POOLINGS == ("avg", "max", "avg+max", "class_token")
+
+
+def test_a_network_with_a_layer_called_normalization():
+    encoder = build("EfficientNetV2B0", embedding_dim=4, input_shape=(32, 32, 3))
+    embeddings = np.asarray(encoder(np.zeros((2, 32, 32, 3), "float32")))
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from loss_cases import proxy_anchor
 from loss_checks import Pairs, reference_gradient, value_and_gradients
 
@@ -123,4 +122,4 @@ def test_what_does_not_fit_is_refused(arguments, message):
 def test_a_width_beyond_the_embedding_is_refused():
     loss = losses.MatryoshkaLoss("multi_similarity", (2, 8))
     with pytest.raises(ValueError, match=r"at most the width of the embeddings, 5\. Received: widths=\(2, 8\)"):
-        loss(LABELS, tf.constant(points(), "float32"))
+        loss(LABELS, keras.ops.convert_to_tensor(points(), "float32"))
