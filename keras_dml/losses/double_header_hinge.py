@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
+from keras_dml.losses.functional import bounded_normalize
 from keras_dml.losses.loss_output import LossOutput
 from keras_dml.losses.registry import register_loss
 from keras_dml.mining.hard_quadruplets import STRATEGIES, hard_quadruplets
@@ -90,8 +91,8 @@ class DoubleHeaderHinge(EmbeddingLoss):
     def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         scorer: Any = batch.pair_scorer
         keys_are_queries = batch.keys_are_queries
-        queries = ops.normalize(batch.embeddings, axis=-1, epsilon=1e-12)
-        keys = queries if keys_are_queries else ops.normalize(batch.keys, axis=-1, epsilon=1e-12)
+        queries = bounded_normalize(batch.embeddings)
+        keys = queries if keys_are_queries else bounded_normalize(batch.keys)
         scores = ops.stop_gradient(
             scorer.pairwise(
                 ops.stop_gradient(queries),

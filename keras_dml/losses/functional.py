@@ -70,6 +70,14 @@ def l2_normalize(x: Tensor) -> Tensor:
     return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
 
 
+def bounded_normalize(x: Tensor) -> Tensor:
+    """`keras.ops.normalize(x, epsilon=1e-12)`, whose gradient is NaN on JAX for a row of zeros."""
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    some = squares > 0
+    inverse = ops.where(some, ops.rsqrt(ops.where(some, squares, 1.0)), 1e12)
+    return x * ops.minimum(inverse, 1e12)
+
+
 def row_norms(x: Tensor) -> Tensor:
     """`(n,)` Euclidean lengths of the rows of `x` `(n, d)`."""
     return safe_sqrt(ops.sum(ops.square(x), axis=1))

@@ -447,6 +447,11 @@ class MetricLearner(keras.Model):
         with kept_state(self):
             return super().evaluate(*args, **kwargs)
 
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`: the embeddings."""
+        with kept_state(self):
+            return super().predict(*args, **kwargs)
+
     # ------------------------------------------------------------------ saving
 
     def get_config(self) -> dict[str, Any]:

@@ -316,6 +316,9 @@ def test_a_failed_step_leaves_the_model_as_it_was(jit, steps):
     assert int(model.optimizer.iterations) == steps
     with pytest.raises(ValueError, match="not one-hot rows"):
         model.evaluate(*Batches()[steps], batch_size=12, verbose=0)
+    with pytest.raises(ValueError, match=r"incompatible|expected shape"):
+        model.predict(np.zeros((4, 7), "float32"), verbose=0)
+    assert int(model.optimizer.iterations) == steps
     assert np.isfinite(model.fit(*batch(), batch_size=12, verbose=0).history["loss"]).all()
 
 
