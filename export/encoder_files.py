@@ -24,7 +24,8 @@ def save_encoder(
         dim: Width of the embeddings.
         folder: The version.
     """
-    from keras_dml.image_encoder import PAIR_SCORER_FILE, pair_scorer_model
+    from keras_dml.image_encoder import pair_scorer_model
+    from keras_dml.utils.encoder_files import PAIR_SCORER_FILE
 
     if image_encoder is not None:
         image_encoder.save(folder)
@@ -40,7 +41,8 @@ def open_encoder(folder: pathlib.Path, manifest: Mapping[str, Any]) -> "ImageEnc
     """
     from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing
-    from keras_dml.image_encoder import CONTENT_FILE, ENCODER_FILE, load_keras_model
+    from keras_dml.image_encoder import load_keras_model
+    from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE
 
     if manifest["preprocessing"] is None:
         return None
@@ -55,7 +57,8 @@ def open_encoder(folder: pathlib.Path, manifest: Mapping[str, Any]) -> "ImageEnc
 
 def open_pair_scorer(folder: pathlib.Path) -> "keras.layers.Layer | None":
     """The pair scorer in a version's folder, or None where there is none."""
-    from keras_dml.image_encoder import PAIR_SCORER_FILE, load_pair_scorer
+    from keras_dml.image_encoder import load_pair_scorer
+    from keras_dml.utils.encoder_files import PAIR_SCORER_FILE
 
     for name in (PAIR_SCORER_FILE, OLD_PAIR_SCORER_FILE):
         if (folder / name).is_file():

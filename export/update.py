@@ -18,8 +18,8 @@ from export.index.spec import IndexSpec
 from export.sources import HELP, open_source
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-from keras_dml.image_encoder import ENCODER_FILE
 from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
+from keras_dml.utils.encoder_files import ENCODER_FILE
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from keras_dml.backend import replicas
 from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.data.errors import unreadable_images_named
 from keras_dml.data.sources import EncodedImages
+from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
 from keras_dml.utils.files import read_json, sha256, write_json, written_aside
 from keras_dml.utils.progress import SILENT, Progress
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     import keras
 
 FORMAT = 1
-ENCODER_FILE = "encoder.keras"
-PAIR_SCORER_FILE = "pair_scorer.keras"
-CONTENT_FILE = "image_encoder.json"
 
 Images = np.ndarray | Sequence[np.ndarray | bytes | str | pathlib.Path] | Split
 """What can be embedded; see `ImageEncoder.embed`."""

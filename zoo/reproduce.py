@@ -6,7 +6,6 @@ import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
-from keras_dml.data import load
 from keras_dml.utils.command import Parser, add_data_arguments, execute, positive, program, run, wrong_call
 from zoo import recipes
 from zoo.files import RECORDS
@@ -72,6 +71,7 @@ def reproduce(
         tensorboard: Whether every run writes logs for TensorBoard.
         devices: Devices of this host to train on; the recipe's batch is the global batch.
     """
+    from keras_dml.data import load
     from zoo.building import validate
     from zoo.devices import Devices, check_batches
     from zoo.experiment import Experiment

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 FAILURE, WRONG_CALL, INTERRUPTED = 1, 2, 130
+# TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing. Here, since
+# commands import this before TensorFlow, which looks once.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class WrongCallError(ValueError):
@@ -99,8 +102,6 @@ def execute(work: Callable[[], int | None], interrupted: str = "Interrupted.") -
     """
     from keras_dml.data.errors import unreadable_images_named
 
-    # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     former = warnings.formatwarning
     warnings.formatwarning = _one_line

@@ -26,6 +26,8 @@ STYLE = {
     "font.size": 13.0,
     "text.color": INK,
     "axes.labelcolor": INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     # A point without neighbors on the line would be simplified away.
     "path.simplify": False,
 }

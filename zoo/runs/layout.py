@@ -19,7 +19,7 @@
 import dataclasses
 import pathlib
 
-from keras_dml.image_encoder import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
+from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
 
 RUN_FORMAT = 1
 EXPERIMENT_FORMAT = 1
