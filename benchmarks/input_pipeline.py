@@ -6,7 +6,8 @@
 Every loader reads the same files in its own random order and makes float32 batches in [0, 255] of random resized crops
 (area 8 to 100 %, ratio 3/4 to 4/3) of 224 x 224, bilinear with an antialiasing filter, half of them mirrored. The row
 "antialias=False" alone does less: it filters only what shrinks by 2 and more. Peers: Pillow with a pool of threads,
-Pillow with worker processes (torch's DataLoader), torchvision's own transform where it is installed. Each has as many
+Pillow with worker processes (torch's DataLoader), the same by Grain with threads and with processes, torchvision's
+own transform; each where it is installed. Each has as many
 workers as there are cores. Loaders take turns within every round, each drains what it has prefetched before the clock
 starts, and the table shows the median and the best round, and the median as a multiple of that of the fastest peer. On
 a busy machine processor time per image is the steadier number.
@@ -144,6 +145,17 @@ def pillow_processes(paths, batch, transform=None) -> Iterator:
     )
 
 
+def pillow_grain(paths, batch, processes) -> Iterator:
+    """Batches by Grain, with as many threads, or worker processes, as there are cores."""
+    import grain
+
+    images = grain.MapDataset.range(10**9).map(PillowFiles(paths).__getitem__)
+    if not processes:
+        return iter(images.to_iter_dataset(grain.ReadOptions(CORES, CORES * batch)).batch(batch))
+    batches = images.to_iter_dataset(grain.ReadOptions(1, batch)).batch(batch)
+    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(CORES, PREFETCH)))
+
+
 def own_batches(split, batch, path="dataset", **options) -> Iterator:
     """This package: `PKBatches` with `RandomResizedCrop`, by one of its paths (TensorFlow's ops, or NumPy)."""
     from keras_dml.data import ImagePreprocessing, PKBatches, RandomResizedCrop
@@ -179,7 +191,7 @@ def table(results, title):
         median = medians[name]
         best, work = max(rate for rate, _ in measured), min(work for _, work in measured)
         cells = [name, f"{median:,.0f}", f"{best:,.0f}", f"{median / peer:.2f}"]
-        lines.append("| " + " | ".join([*cells, "elsewhere" if "DataLoader" in name else f"{work:.3f}"]) + " |")
+        lines.append("| " + " | ".join([*cells, "elsewhere" if "DataLoader" in name or "processes" in name else f"{work:.3f}"]) + " |")
     return "\n".join(lines)
 
 
@@ -226,6 +238,12 @@ def main():
             versions.append(f"torch {importlib.metadata.version('torch')}")
             # Worker processes take seconds to start, so they live from round to round.
             loaders["Pillow, torch DataLoader"] = functools.cache(lambda: pillow_processes(paths, options.batch))
+        if importlib.util.find_spec("grain") is None:
+            print("grain is not installed: it is not measured")
+        else:
+            versions.append(f"grain {importlib.metadata.version('grain')}")
+            loaders["Pillow, Grain threads"] = lambda: pillow_grain(paths, options.batch, False)
+            loaders["Pillow, Grain processes"] = functools.cache(lambda: pillow_grain(paths, options.batch, True))
         try:
             from torchvision import transforms
 

@@ -175,8 +175,8 @@ def test_crops_agree(antialias, channels):
             expected = augment(image, seed(5, number))
             np.testing.assert_allclose(augment.numpy(image, seed(5, number)), expected, atol=0.01)
             png = encoded(Image.fromarray(image), "PNG")
-            # A gray value may be rounded the other way before it is resized.
-            np.testing.assert_allclose(augment.decode_numpy(png, seed(5, number)), expected, atol=1.1)
+            # A gray value may be rounded the other way before it is resized; Pillow rounds after each axis.
+            np.testing.assert_allclose(augment.decode_numpy(png, seed(5, number)), expected, atol=2)
 
 
 @needs_tensorflow

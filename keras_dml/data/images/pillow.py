@@ -134,6 +134,15 @@ def cut(image: np.ndarray, window: np.ndarray) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """An image `(height, width, 1 or 3)` uint8 at `size` x `size`: bilinear, filtered where it shrinks."""
+    from PIL import Image
+
+    gray = image.shape[-1] == 1
+    resized = Image.fromarray(image[..., 0] if gray else image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(size, size, -1)
+
+
 def _reason(error: Exception) -> str:
     text = str(error).strip()
     return (text.splitlines()[0] if text else type(error).__name__).rstrip(".")
