@@ -24,7 +24,7 @@ class RetrievalOptions:
         gallery_ids: `(m,)` ids of the gallery.
         metric: "cosine" or "euclidean". A zero vector has no direction: under cosine it stays at the origin, at
             distance 1 from every unit vector.
-        keep_neighbors: Neighbours per query kept in the result; the largest of `ks` but at most 100 by default.
+        keep_neighbors: Neighbors per query kept in the result; the largest of `ks` but at most 100 by default.
         clusters: Number of k-means clusters for `nmi`, `ami` and `f1`; the number of query classes by default.
             The DAS authors' code takes the number of training classes.
         seed: Seed of k-means.
