@@ -191,7 +191,11 @@ def table(results, title):
         median = medians[name]
         best, work = max(rate for rate, _ in measured), min(work for _, work in measured)
         cells = [name, f"{median:,.0f}", f"{best:,.0f}", f"{median / peer:.2f}"]
-        lines.append("| " + " | ".join([*cells, "elsewhere" if "DataLoader" in name or "processes" in name else f"{work:.3f}"]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([*cells, "elsewhere" if "DataLoader" in name or "processes" in name else f"{work:.3f}"])
+            + " |"
+        )
     return "\n".join(lines)
 
 
