@@ -7,6 +7,8 @@ Sub-packages load on first use, so that `import keras_dml` is quick and the part
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_dml.utils.requirements import backend_required
+
 if TYPE_CHECKING:
     from keras_dml import backbones, callbacks, data, evaluation, layers, losses, mining, models
     from keras_dml.image_encoder import ImageEncoder
@@ -30,10 +32,11 @@ _CLASSES = {"ImageEncoder": "keras_dml.image_encoder", "MetricLearner": "keras_d
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(importlib.import_module(_CLASSES[name]), name)
     if name in __all__:
-        return importlib.import_module(f"keras_dml.{name}")
+        with backend_required():
+            if name in _CLASSES:
+                return getattr(importlib.import_module(_CLASSES[name]), name)
+            return importlib.import_module(f"keras_dml.{name}")
     raise AttributeError(f"module 'keras_dml' has no attribute {name!r}; it has: {', '.join(__all__)}")
 
 

@@ -1,5 +1,7 @@
 """The console script `keras-dml`, as users type it."""
 
+import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,8 +13,15 @@ from keras_dml import cli
 SCRIPT = pathlib.Path(sys.executable).with_name("keras-dml")
 
 
-def run(*arguments, cwd=None):
-    return subprocess.run([str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+def run(*arguments, cwd=None, **environment):
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ, **environment),
+    )
 
 
 def test_it_works_beside_folders_of_the_same_names(tmp_path):
@@ -89,3 +98,27 @@ def test_warnings_are_one_line_without_source(tmp_path):
     done = run("reproduce", "digits", "--show", "--epochs", "1", cwd=tmp_path)
     (line,) = done.stderr.splitlines()
     assert line.startswith("warning: The run has epochs=1, and ends before the learning rate falls")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is not None, reason="openvino is installed")
+def test_a_backend_that_is_not_installed_is_named(tmp_path):
+    done = run("reproduce", "digits", cwd=tmp_path, KERAS_BACKEND="openvino")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Keras's backend cannot be imported: No module named 'openvino'")
+    assert done.stderr.count("\n") == 1
+    used = [sys.executable, "-c", "import keras_dml; keras_dml.MetricLearner"]
+    environment = dict(os.environ, KERAS_BACKEND="openvino")
+    done = subprocess.run(used, capture_output=True, text=True, check=False, env=environment)
+    assert "ImportError: Keras's backend cannot be imported: No module named 'openvino'" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["torch", "numpy", "openvino"])
+def test_backends_that_cannot_train_are_refused(backend, monkeypatch):
+    import keras
+
+    from keras_dml import MetricLearner
+
+    learner = MetricLearner(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(ValueError, match=f"Training runs on Keras's TensorFlow and JAX.*KERAS_BACKEND={backend}"):
+        learner.compile(loss="contrastive")

@@ -72,12 +72,15 @@ def reproduce(
         devices: Devices of this host to train on; the recipe's batch is the global batch.
     """
     from keras_dml.data import load
+    from keras_dml.utils.requirements import check_trainable
     from zoo.building import validate
     from zoo.devices import Devices, check_batches
     from zoo.experiment import Experiment
     from zoo.runs.lock import locked
     from zoo.runs.provenance import use_threads
 
+    with wrong_call():
+        check_trainable()
     print(f"{recipe.name}: {recipe.summary}", flush=True)
     # Threads and devices before all else: they are fixed with the first operation.
     use_threads(Experiment(recipe, folder).threads())

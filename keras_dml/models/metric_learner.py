@@ -21,6 +21,7 @@ from keras_dml.models.kept_state import kept_state
 from keras_dml.models.split_optimizer import SplitOptimizer
 from keras_dml.typing import Shape, Tensor
 from keras_dml.utils.deprecation import renamed_property, warn_renamed
+from keras_dml.utils.requirements import check_trainable
 
 Logs = dict[str, Tensor]
 STEPS_WITH_BYTES = "steps_with_pixels_above_1"
@@ -205,7 +206,11 @@ class MetricLearner(keras.Model):
                 compiles for longer, and on a CPU it made most losses faster and those with a memory slower
                 (benchmarks/losses.py). Measure your own model.
             auto_scale_loss: Loss scaling under mixed_float16.
+
+        Raises:
+            ValueError: Without a loss, or where it cannot train as asked: the text says what to change.
         """
+        check_trainable()
         if loss is None:
             raise ValueError(
                 "`loss` is missing. Pass a name or a loss, for example "

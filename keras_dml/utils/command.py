@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from keras_dml.utils.requirements import backend_required
+
 FAILURE, WRONG_CALL, INTERRUPTED = 1, 2, 130
 # TensorFlow's own messages would bury the progress: a missing GPU, kernels it would rather have, retracing. Here, since
 # commands import this before TensorFlow, which looks once.
@@ -100,8 +102,12 @@ def execute(work: Callable[[], int | None], interrupted: str = "Interrupted.") -
         work: Returns an exit status, or None for 0.
         interrupted: What to say after Ctrl-C.
     """
-    from keras_dml.data.errors import unreadable_images_named
-
+    try:
+        with backend_required():
+            from keras_dml.data.errors import unreadable_images_named
+    except ImportError as error:
+        _say(error)
+        return FAILURE
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     former = warnings.formatwarning
     warnings.formatwarning = _one_line

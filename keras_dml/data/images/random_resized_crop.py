@@ -321,7 +321,7 @@ class RandomResizedCrop:
         """`_finish_numpy` of a decoded image by Pillow, which is twice as fast and rounds to whole values."""
         if not self.antialias:
             return self._finish_numpy(crop, mirror)
-        image = pillow.resize(crop, self.size).astype(np.float32)
+        image: np.ndarray = pillow.resize(crop, self.size).astype(np.float32)
         return image[:, ::-1] if mirror else image
 
     def _resized_numpy(self, crop: np.ndarray, mirror: bool, antialias: bool) -> np.ndarray:
