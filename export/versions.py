@@ -9,6 +9,8 @@ import time
 import uuid
 from collections.abc import Iterator
 
+from keras_dml.utils.files import flush
+
 # Folders in a version: the exact twin, and what the gallery holds.
 EXACT = "exact"
 GALLERY = "gallery"
@@ -83,8 +85,8 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
         OSError: The folder cannot be written to disk or renamed.
     """
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
+        flush(path)
+    flush(folder)
     target = directory / str(number)
     taken = FileExistsError(f"{target} exists: another build has written this version")
     # Renaming onto an existing empty folder would succeed.
@@ -97,7 +99,7 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         raise taken from error
-    _sync(directory)
+    flush(directory)
     return target
 
 
@@ -113,11 +115,3 @@ def prune(directory: pathlib.Path, keep: int) -> list[int]:
         # What cannot be removed now (a file that is still read, on some systems) goes with a later build.
         shutil.rmtree(aside, ignore_errors=True)
     return removed
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

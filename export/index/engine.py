@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from keras_dml.utils.class_registry import ClassRegistry, import_modules
 from keras_dml.utils.deprecation import warn_renamed
+from keras_dml.utils.registry import ClassRegistry, import_modules
 
 if TYPE_CHECKING:
     from export.graph.searcher import Searcher

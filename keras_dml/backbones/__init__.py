@@ -3,7 +3,7 @@
 from keras_dml.backbones.build import POOLINGS, build, build_backbone
 from keras_dml.backbones.registry import BACKBONES, register_backbone
 from keras_dml.backbones.weights import LoadReport, load_backbone_weights
-from keras_dml.utils.class_registry import import_modules
+from keras_dml.utils.registry import import_modules
 
 __all__ = [
     "BACKBONES",

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import keras
 
-from keras_dml.utils.function_registry import FunctionRegistry
+from keras_dml.utils.registry import FunctionRegistry
 
 Weights: TypeAlias = str | os.PathLike[str] | None
 """None for fresh weights, "imagenet", or a file."""
@@ -50,7 +50,7 @@ def register_backbone(
     """
 
     def decorate(builder: B) -> B:
-        BACKBONES.register(name, builder)
+        BACKBONES.register(name)(builder)
         _TRAITS[name] = Traits(torch_origin, options_for)
         return builder
 

@@ -11,8 +11,8 @@ from keras_dml.data.loading import BENCHMARKS, LoadOptions, assemble, load, regi
 from keras_dml.data.pk_batches import PKBatches
 from keras_dml.data.sources import ImageSource
 from keras_dml.data.split import Split
-from keras_dml.utils.class_registry import import_modules
 from keras_dml.utils.deprecation import renamed_attributes
+from keras_dml.utils.registry import import_modules
 
 __all__ = [
     "BENCHMARKS",

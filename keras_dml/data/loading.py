@@ -11,7 +11,7 @@ import numpy as np
 from keras_dml.data.benchmark import Benchmark, Protocol
 from keras_dml.data.errors import BadImage, DataError
 from keras_dml.data.split import Split
-from keras_dml.utils.function_registry import FunctionRegistry
+from keras_dml.utils.registry import FunctionRegistry
 from keras_dml.utils.suggestions import unknown_name
 
 
@@ -60,7 +60,7 @@ def register_benchmark(name: str, finish: Finish | None = None) -> Callable[[Loa
     """
 
     def decorate(loader: Loader) -> Loader:
-        BENCHMARKS.register(name, loader)
+        BENCHMARKS.register(name)(loader)
         if finish is not None:
             _FINISHES[name] = finish
         return loader

@@ -29,8 +29,8 @@ from keras_dml.losses.tf_similarity_loss import TFSimilarityLoss, similarity
 from keras_dml.losses.triplet_loss import TripletLoss
 from keras_dml.losses.unusable_batches import NothingLeftToLearn
 from keras_dml.losses.wrapper_loss import WrapperLoss
-from keras_dml.utils.class_registry import import_modules
 from keras_dml.utils.deprecation import renamed_attributes
+from keras_dml.utils.registry import import_modules
 
 __all__ = [
     "ArcFaceLoss",

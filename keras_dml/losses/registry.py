@@ -9,7 +9,7 @@ import keras
 from keras_dml.losses.embedding_loss import EmbeddingLoss
 from keras_dml.losses.function_loss import FunctionLoss
 from keras_dml.losses.tf_similarity_loss import TFSimilarityLoss, is_similarity_loss
-from keras_dml.utils.class_registry import C, ClassRegistry
+from keras_dml.utils.registry import C, ClassRegistry
 
 LOSSES: Final[ClassRegistry[EmbeddingLoss]] = ClassRegistry("loss")
 

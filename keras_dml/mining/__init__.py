@@ -12,8 +12,8 @@ from keras_dml.mining.registry import MINERS, get, names, register_miner
 from keras_dml.mining.semi_hard_miner import SemiHardMiner
 from keras_dml.mining.soft_hard_miner import SoftHardMiner
 from keras_dml.mining.triplets import Triplets
-from keras_dml.utils.class_registry import import_modules
 from keras_dml.utils.deprecation import renamed_attributes
+from keras_dml.utils.registry import import_modules
 
 __all__ = [
     "DistanceWeightedMiner",

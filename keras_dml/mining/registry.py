@@ -6,7 +6,7 @@ from typing import Any, Final
 import keras
 
 from keras_dml.mining.miner import Miner
-from keras_dml.utils.class_registry import C, ClassRegistry
+from keras_dml.utils.registry import C, ClassRegistry
 
 MINERS: Final[ClassRegistry[Miner]] = ClassRegistry("miner")
 

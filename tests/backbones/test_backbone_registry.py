@@ -13,10 +13,10 @@ from keras_dml.backbones.registry import _TRAITS, traits
 @pytest.fixture
 def registry():
     """What a test registers is gone after it."""
-    known, known_traits = dict(BACKBONES._functions), dict(_TRAITS)
+    known, known_traits = dict(BACKBONES._entries), dict(_TRAITS)
     yield
-    BACKBONES._functions.clear()
-    BACKBONES._functions.update(known)
+    BACKBONES._entries.clear()
+    BACKBONES._entries.update(known)
     _TRAITS.clear()
     _TRAITS.update(known_traits)
 

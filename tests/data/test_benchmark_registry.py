@@ -16,10 +16,10 @@ DOCUMENTATION = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
 @pytest.fixture
 def registry():
     """What a test registers is gone after it."""
-    known, finishes = dict(BENCHMARKS._functions), dict(loading._FINISHES)
+    known, finishes = dict(BENCHMARKS._entries), dict(loading._FINISHES)
     yield
-    BENCHMARKS._functions.clear()
-    BENCHMARKS._functions.update(known)
+    BENCHMARKS._entries.clear()
+    BENCHMARKS._entries.update(known)
     loading._FINISHES.clear()
     loading._FINISHES.update(finishes)
 

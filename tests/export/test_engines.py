@@ -55,7 +55,7 @@ def test_kinds_and_options_of_the_command_line_come_from_the_engines(monkeypatch
         kinds = ("other_kind",)
         options: Mapping[str, str] = {"probes": "lists searched", "leaves": "also these"}
 
-    monkeypatch.setitem(engine_module._ENGINES._classes, "other", Other)
+    monkeypatch.setitem(engine_module._ENGINES._entries, "other", Other)
     parser = argparse.ArgumentParser()
     build.add_index_arguments(parser)
     arguments = parser.parse_args(["--kind", "other_kind", "--probes", "3"])

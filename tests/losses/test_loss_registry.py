@@ -12,7 +12,7 @@ from loss_cases import CASES
 from keras_dml import losses, mining
 from keras_dml.losses.registry import LOSSES, required_arguments
 from keras_dml.mining.registry import MINERS
-from keras_dml.utils.class_registry import ClassRegistry
+from keras_dml.utils.registry import ClassRegistry
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -107,7 +107,7 @@ def test_which_names_there_are():
 def registries(monkeypatch):
     """The registries, put back afterwards."""
     for registry in (LOSSES, MINERS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 @pytest.mark.usefixtures("registries")
