@@ -66,6 +66,11 @@ def _validate_arm(arm: Recipe) -> None:
             "Add --set pddm.units=None for one with the default settings"
         )
     if arm.das is not None:
+        if arm.identity_aware and not loss.uses_ids:
+            raise ValueError(
+                f"the loss {arm.loss!r} cannot leave out pairs by their ids, which identity_aware=True asks for. Take "
+                "a loss of keras_dml, or add --set identity_aware=False"
+            )
         layers.DASAugmentation(2, **dataclasses.asdict(arm.das))
         if arm.embedding_dim is not None and arm.das.top_k > arm.embedding_dim:
             raise ValueError(
@@ -334,6 +339,7 @@ def build_model(recipe: Recipe, encoder: "keras.Model", num_classes: int, steps_
         clip_norm=recipe.clip_norm,
         frozen_batch_norm=recipe.frozen_batch_norm,
         auxiliary_weight=recipe.auxiliary_weight if recipe.das is not None else None,
+        identity_aware=recipe.identity_aware and recipe.das is not None,
         **precision,
     )
 

@@ -78,6 +78,8 @@ class Recipe:
         das: Settings of the augmentation, or None to train without.
         pddm: Settings of the learned similarity, for losses that score pairs with one ("double_header_hinge").
         auxiliary_weight: w of `L(real) + w L(real + produced)`; see `MetricLearner`.
+        identity_aware: Whether DAS's embeddings are never compared with those that they were produced from; see
+            `MetricLearner`.
         classes_per_batch: P.
         images_per_class: K.
         augment: How a training image is varied: "random_resized_crop", "random_affine", an image layer of Keras by its
@@ -148,6 +150,7 @@ class Recipe:
     das: DAS | None = None
     pddm: PDDM | None = None
     auxiliary_weight: float | None = None
+    identity_aware: bool = False
     augment: str | tuple[Any, ...] | None = None
     augment_args: Options = dataclasses.field(default_factory=dict)
     replacement: bool = True

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from keras_dml.data.errors import DataError
@@ -27,6 +28,7 @@ class Benchmark:
     test: Split
     gallery: Split | None = None
     subset: bool = False
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shared = set(self.train.class_names) & set(self.test.class_names)
@@ -47,7 +49,7 @@ class Benchmark:
     @property
     def identity(self) -> dict[str, Any]:
         """What tells these data from others, JSON-able."""
-        return {"subset": self.subset, "fingerprint": self.fingerprint}
+        return {"subset": self.subset, "fingerprint": self.fingerprint, **self.origin}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,18 +5,17 @@ image lies and keeps its labels; after that, images are read straight from the s
 pass happens once.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import re
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from keras_dml.data.array_cache import cached
 from keras_dml.data.benchmark import Archive
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions
@@ -165,11 +164,7 @@ def read_table(folder: pathlib.Path, splits: Sequence[str], columns: Sequence[st
         ImportError: Without TensorFlow, the first time; what was noted then is read without it.
     """
     shards = [(split, path) for split in splits for path in _shards(folder, split)]
-    cache = _cache_file(folder, shards, columns)
-    table = _read_cache(cache)
-    if table is None:
-        table = _index(shards, columns)
-        _write_cache(cache, table)
+    table = cached(_cache_name(folder, shards, columns), lambda: _index(shards, columns))
     file_index = table["file_index"]
     boxes = table.get("column:bbox")
     return RecordTable(
@@ -279,31 +274,7 @@ def _value(feature: object) -> object:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _cache_file(
-    folder: pathlib.Path, shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]
-) -> pathlib.Path:
-    root = pathlib.Path(os.environ.get("KERAS_DML_CACHE", "~/.cache/keras_dml")).expanduser()
+def _cache_name(folder: pathlib.Path, shards: Sequence[tuple[str, pathlib.Path]], columns: Sequence[str]) -> str:
     states = [(split, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for split, path in shards]
     key = hashlib.sha256(json.dumps([INDEX_FORMAT, states, list(columns)]).encode()).hexdigest()[:16]
-    return root / "tfrecords" / f"{folder.parent.name}-{key}.npz"
-
-
-def _read_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            return dict(saved)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _write_cache(path: pathlib.Path, table: Mapping[str, np.ndarray]) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            np.savez(file, **table)  # type: ignore[arg-type]
-        os.replace(aside, path)
-    except OSError:
-        # Without a place for the cache the next start reads the records again.
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    return f"tfrecords/{folder.parent.name}-{key}.npz"

@@ -83,16 +83,19 @@ class CrossBatchMemory(WrapperLoss):
         self.memory_labels.assign(labels)
         self.filled.assign(filled)
         self.position.assign(ops.mod(self.position + count, self.memory_size))
-        # An item's id is its slot.
+        # An item's id is its slot; items of one id in the batch have the slot of the first of them.
         key_ids = ops.arange(self.memory_size, dtype="int32")
         key_ids = ops.where(key_ids < filled, key_ids, -1)
+        same = ops.equal(batch.ids[:, None], batch.ids[None, :])
+        ids = ops.take(slots, ops.argmax(ops.cast(same, "int32"), axis=1), axis=0)
+        key_ids = ops.scatter_update(key_ids, rows, ids)
         output = self.loss.compute(
             EmbeddingBatch.create(
                 batch.labels,
                 batch.embeddings,
                 keys=memory,
                 key_labels=labels,
-                ids=slots,
+                ids=ids,
                 key_ids=key_ids,
                 pair_scorer=batch.pair_scorer,
                 training=True,

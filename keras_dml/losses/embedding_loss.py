@@ -50,6 +50,9 @@ class EmbeddingLoss(keras.layers.Layer):
     needs_negatives: bool = True
     """Whether a loss with `uses_keys` learns nothing from a batch of one class."""
 
+    uses_ids: bool = True
+    """Whether items of one id are never compared; where embeddings are not compared at all, True as well."""
+
     normalized_inputs: bool | None = True
     """Whether the method expects L2-normalized embeddings; None where either will do."""
 

@@ -26,6 +26,7 @@ class FunctionLoss(EmbeddingLoss):
 
     normalized_inputs = None
     uses_keys = False
+    uses_ids = False
 
     def __init__(self, function: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,5 +1,6 @@
 """Arithmetic shared by the losses; every function has a finite gradient wherever its inputs are finite."""
 
+import math
 from typing import Any
 
 from keras import ops
@@ -46,14 +47,23 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return ops.maximum(squares[:, None] + key_squares[None, :] - 2.0 * similarities(x, y), 0.0)
 
 
-def masked_logsumexp(values: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
-    """`log(sum(exp(values)))` over the entries in `mask`; `LOWEST` where there is none."""
+def masked_logsumexp(values: Tensor, mask: Tensor, axis: int = 1, weight: float = 1.0) -> Tensor:
+    """`log(weight * sum(exp(values)))` over the entries in `mask`; `LOWEST` where there is none."""
     masked = ops.where(mask, values, LOWEST)
     greatest = ops.stop_gradient(ops.max(masked, axis=axis, keepdims=True))
     # Masked entries give exp(LOWEST - greatest) = 0, except in rows where all are masked.
     total = ops.sum(ops.where(mask, ops.exp(masked - greatest), 0.0), axis=axis)
     some = total > 0
+    if weight != 1.0:
+        total = total * weight
     return ops.where(some, ops.log(ops.where(some, total, 1.0)) + ops.squeeze(greatest, axis=axis), LOWEST)
+
+
+def check_weights(**weights: float) -> None:
+    """Raises a ValueError for a weight of a sum that is not a positive finite number."""
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ValueError(f"`{name}` must be a positive finite number. Received: {name}={weight!r}")
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

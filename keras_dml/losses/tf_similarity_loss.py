@@ -80,6 +80,8 @@ class TFSimilarityLoss(EmbeddingLoss):
         ValueError: for an unknown loss, one that has no place in supervised training here, or wrong arguments.
     """
 
+    uses_ids = False
+
     def __init__(self, loss: str, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self_name = _find(loss)
         kwargs.setdefault("name", self_name)

@@ -27,6 +27,7 @@ class WrapperLoss(EmbeddingLoss):
         self.loss = inner
         self.needs_pair_scorer = inner.needs_pair_scorer
         self.uses_keys = inner.uses_keys
+        self.uses_ids = inner.uses_ids
         self.needs_negatives = inner.needs_negatives
         self.statistics_names = inner.statistics_names
 

@@ -52,6 +52,9 @@ class MetricLearner(keras.Model):
             an encoder that embeds an image alike whatever it is in a batch with: `frozen_batch_norm`, or neither batch
             normalization nor dropout. (Gao et al., "Scaling deep contrastive learning batch size under memory limited
             setup", 2021.)
+        identity_aware: Whether an embedding and those produced from it are never compared with one another. In the
+            paper they are positives of each other, which harms losses that sample their positives (docs/das.md); this
+            option is ours, and goes best with `DASAugmentation(detach=False)`.
         auxiliary_weight: With a number w, the loss is `L(real) + w L(real + produced)`, each with a miner call of
             its own, instead of `L(real + produced)`.
 
@@ -79,6 +82,7 @@ class MetricLearner(keras.Model):
         frozen_batch_norm: bool = False,
         auxiliary_weight: float | None = None,
         chunk_size: int | None = None,
+        identity_aware: bool = False,
         **kwargs: Any,
     ) -> None:
         replicas.check_strategy()
@@ -99,6 +103,11 @@ class MetricLearner(keras.Model):
                 "`auxiliary_weight` weighs the loss on produced embeddings, and there is no `augmentation` to produce "
                 f"any. Received: auxiliary_weight={auxiliary_weight}"
             )
+        if identity_aware and augmentation is None:
+            raise ValueError(
+                "`identity_aware` keeps embeddings from being compared with those produced from them, and there is no "
+                "`augmentation` to produce any. Received: identity_aware=True"
+            )
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be positive, or None. Received: chunk_size={chunk_size}")
         super().__init__(**kwargs)
@@ -110,6 +119,7 @@ class MetricLearner(keras.Model):
         self.frozen_batch_norm = frozen_batch_norm
         self.auxiliary_weight = auxiliary_weight
         self.chunk_size = chunk_size
+        self.identity_aware = identity_aware
         self.embedding_loss: losses.EmbeddingLoss | None = None
         self.loss_optimizer: keras.optimizers.Optimizer | None = None
         self._epoch = _Epoch()
@@ -217,6 +227,11 @@ class MetricLearner(keras.Model):
                 'loss=keras_dml.losses.similarity("multi_similarity")'
             )
         resolved = losses.get(loss)
+        if self.identity_aware and not resolved.uses_ids:
+            raise ValueError(
+                f"The loss {resolved.name!r} cannot leave out pairs by their ids, which `identity_aware` asks for. Use "
+                "a loss of keras_dml.losses, or build the model with identity_aware=False"
+            )
         if steps_per_execution > 1 and replicas.count() > 1:
             raise ValueError(
                 "Keras cannot run several steps in one call on several TensorFlow replicas. Leave it at 1. Received: "
@@ -375,11 +390,12 @@ class MetricLearner(keras.Model):
             output = self._loss_of(labels, embeddings, training=True)
             return output.loss, self._loss_logs(output), output.pairs
         union, union_labels = self.augmentation(embeddings, labels, training=True)
-        output = self._loss_of(union_labels, union, training=True)
-        logs = self._loss_logs(output)
         count = ops.shape(embeddings)[0]
-        anchors = ops.cast(embeddings, union.dtype)
         # The blocks of produced rows follow the real rows in the same order.
+        ids = ops.mod(ops.arange(ops.shape(union)[0], dtype="int32"), count) if self.identity_aware else None
+        output = self._loss_of(union_labels, union, training=True, ids=ids)
+        logs = self._loss_logs(output)
+        anchors = ops.cast(embeddings, union.dtype)
         shifts = ops.reshape(union[count:], (-1, *ops.shape(anchors))) - anchors
         logs["produced_distance"] = ops.mean(ops.sqrt(ops.sum(ops.square(ops.stop_gradient(shifts)), axis=-1)))
         if output.key_counts is not None:
@@ -389,10 +405,12 @@ class MetricLearner(keras.Model):
             value = self._loss_of(labels, embeddings, training=True).loss + self.auxiliary_weight * value
         return value, logs, output.pairs
 
-    def _loss_of(self, labels: Tensor, embeddings: Tensor, training: bool) -> losses.LossOutput:
+    def _loss_of(
+        self, labels: Tensor, embeddings: Tensor, training: bool, ids: Tensor | None = None
+    ) -> losses.LossOutput:
         assert self.embedding_loss is not None
         return self.embedding_loss.compute(
-            losses.EmbeddingBatch.create(labels, embeddings, pair_scorer=self.pair_scorer, training=training)
+            losses.EmbeddingBatch.create(labels, embeddings, ids=ids, pair_scorer=self.pair_scorer, training=training)
         )
 
     @staticmethod
@@ -471,6 +489,7 @@ class MetricLearner(keras.Model):
             "frozen_batch_norm": self.frozen_batch_norm,
             "auxiliary_weight": self.auxiliary_weight,
             "chunk_size": self.chunk_size,
+            "identity_aware": self.identity_aware,
         }
 
     @classmethod

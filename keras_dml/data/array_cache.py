@@ -1,0 +1,48 @@
+"""Arrays that take a while to make, kept in files under `$KERAS_DML_CACHE` (`~/.cache/keras_dml`)."""
+
+import contextlib
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
+    """What `make` returns, read from the cache where it is there and whole.
+
+    Args:
+        name: Path below the cache's folder, ending in `.npz`. It must tell all that the arrays depend on.
+        make: Makes the arrays; none of them may need pickling.
+    """
+    path = pathlib.Path(os.environ.get("KERAS_DML_CACHE", "~/.cache/keras_dml")).expanduser() / name
+    arrays = _read(path)
+    if arrays is None:
+        arrays = make()
+        _write(path, arrays)
+    return arrays
+
+
+def _read(path: pathlib.Path) -> Arrays | None:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            # Reading compares the checksum of every member.
+            return dict(saved)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _write(path: pathlib.Path, arrays: Arrays) -> None:
+    aside = path.with_suffix(f".{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(aside, path)
+    except OSError:
+        # Without a place for the cache the arrays are made again the next time.
+        with contextlib.suppress(OSError):
+            aside.unlink()
