@@ -14,7 +14,7 @@ JAX_TESTS := $(addprefix tests/,layers losses mining models data evaluation call
 
 .PHONY: reproduce test test-jax check install clean
 reproduce: install
-	$(BIN)/keras-dml reproduce digits
+	$(BIN)/keras-dml reproduce
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

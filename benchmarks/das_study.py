@@ -5,14 +5,14 @@
     python benchmarks/das_study.py cars196  --data-dir PATH --weights FILE --output runs/das_study
     python benchmarks/das_study.py tables   --output runs/das_study
 
-Each set has a small encoder of its own (`SETS`), trained from a pool of varied images, or of their features, by Adam with
-a rate that falls to 0 on a cosine. Every arm, those without DAS included, gets the same search on training classes held
-out (a fifth): first the rate, on RATES and beyond them until the best one is not at an edge; then the loss's settings
-(`LOSSES`), at that rate. What gives the best MAP@R is then run with five seeds on all training classes, and measured on the
-test classes: the only look at them.
+Each set has a small encoder of its own (`SETS`), trained from a pool of varied images, or of their features, by Adam
+with a rate that falls to 0 on a cosine. Every arm, those without DAS included, gets the same search on training classes
+held out (a fifth): first the rate, on RATES and beyond them until the best one is not at an edge; then the loss's
+settings (`LOSSES`), at that rate. What gives the best MAP@R is then run with five seeds on all training classes, and
+measured on the test classes: the only look at them.
 
-Runs are kept in OUTPUT/SET.json as they come; the same command goes on where it was stopped. `tables` prints Markdown and
-writes OUTPUT/das_study.json, the record that docs/das.md is made from (`--record FILE` reads one instead).
+Runs are kept in OUTPUT/SET.json as they come; the same command goes on where it was stopped. `tables` prints Markdown
+and writes OUTPUT/das_study.json, the record that docs/das.md is made from (`--record FILE` reads one instead).
 """
 
 import argparse

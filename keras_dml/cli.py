@@ -14,6 +14,7 @@ from keras_dml.utils.suggestions import unknown_name
 
 COMMANDS = {
     "reproduce": ("zoo.reproduce", "train and compare the arms of a recipe, and export the result"),
+    "tune": ("zoo.tune", "find each arm's learning rate on held-out training classes"),
     "evaluate": ("zoo.evaluate", "retrieval and clustering metrics of a run, of embeddings or of an encoder"),
     "compare": ("zoo.compare", "paired comparison of arms over seeds"),
     "report": ("zoo.report.__main__", "a page about all arms of an experiment, or about a run"),

@@ -11,7 +11,7 @@ from keras_dml.data import Benchmark
 from keras_dml.evaluation import class_folds
 from keras_dml.utils.cores import available_cores
 from keras_dml.utils.files import as_json, read_json, write_json, written_aside
-from zoo import figures
+from zoo import figures, rivals
 from zoo.building import validate
 from zoo.devices import Devices
 from zoo.progress import ExperimentProgress
@@ -110,6 +110,7 @@ class Experiment:
             FileNotFoundError: If a weights file is missing that is still needed.
         """
         validate(self.recipe)
+        rivals.check_rivals(self.recipe)
         if folds is None:
             complete = self.finished(benchmark)
         else:
@@ -201,8 +202,11 @@ class Experiment:
         return last
 
     def metrics(self) -> dict[str, dict[str, list[float]]]:
-        """Test metrics at the last epoch by arm, and those of the untrained networks as "untrained"."""
-        table: dict[str, dict[str, list[float]]] = {"untrained": {}}
+        """Test metrics of the rivals, of the untrained networks ("untrained"), and of the arms at the last epoch."""
+        table: dict[str, dict[str, list[float]]] = {
+            name: {metric: [value] for metric, value in values.items()} for name, values in self.rivals().items()
+        }
+        table["untrained"] = {}
         for arm, seed in self.runs:
             values = read_json(self.files.run(arm, seed).metrics)
             for name, value in values["last"].items():
@@ -212,12 +216,22 @@ class Experiment:
                     table["untrained"].setdefault(name, []).append(value)
         return table
 
+    def rivals(self) -> dict[str, dict[str, float]]:
+        """The metrics of the recipe's rivals by title, as `measure_rivals` found them."""
+        return read_json(self.files.rivals) if self.files.rivals.exists() else {}
+
+    def measure_rivals(self, benchmark: Benchmark) -> None:
+        """Measures the recipe's rivals, unless that has been done."""
+        if self.recipe.rivals and not self.files.rivals.exists():
+            write_json(self.files.rivals, rivals.measure(self.recipe, benchmark))
+
     def summarize(self, benchmark: Benchmark) -> tuple[str, str]:
         """Writes the record, tables and pictures.
 
         Returns:
             In Markdown, the table of all metrics at the last epoch, and that of the ways to choose the epoch.
         """
+        self.measure_rivals(benchmark)
         metrics = self.metrics()
         record = make_record(self, benchmark)
         tables = (metrics_table(metrics), protocol_table(record))
@@ -232,7 +246,8 @@ class Experiment:
         seeds = len(self.recipe.seeds)
         title = f"{self.recipe.name}: mean and range of {seeds} seed{'s' if seeds > 1 else ''}"
         epochs = {arm: self.recipe.arm(arm).evaluated_epochs() for arm in self.recipe.arms}
-        figures.learning_curves(self.files.learning_curve, histories, epochs, untrained, title)
+        beside = {name: {metric: values[0] for metric, values in metrics[name].items()} for name in self.rivals()}
+        figures.learning_curves(self.files.learning_curve, histories, epochs, {"untrained": untrained, **beside}, title)
         if benchmark.gallery is None:
             self._draw_neighbors(benchmark)
         return tables

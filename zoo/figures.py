@@ -142,7 +142,7 @@ def learning_curves(
     path: pathlib.Path,
     histories: Histories,
     epochs: Mapping[str, Sequence[int]],
-    untrained: Mapping[str, float],
+    rivals: Mapping[str, Mapping[str, float]],
     title: str,
 ) -> None:
     """Recall@1 and MAP@R on the test classes by epoch: the mean over seeds of each arm, and the range as a band.
@@ -151,7 +151,7 @@ def learning_curves(
         path: The PNG to write.
         histories: The histories of each arm, one for each seed.
         epochs: The epochs at which each arm was evaluated on the test classes.
-        untrained: Mean values of the untrained network, drawn at epoch 0.
+        rivals: What stands beside the arms, drawn as lines; "untrained" is where the curves begin.
         title: Heading of the picture.
     """
     from matplotlib.figure import Figure
@@ -164,11 +164,11 @@ def learning_curves(
         curves = [
             from_untrained(
                 Curve(arm, epochs[arm], np.array([run[f"val_{metric}"] for run in runs], dtype=float), number),
-                untrained[metric],
+                rivals["untrained"][metric],
             )
             for number, (arm, runs) in enumerate(histories.items())
         ]
-        draw_curves(axes, curves, {"untrained": untrained[metric]})
+        draw_curves(axes, curves, {name: values[metric] for name, values in rivals.items()})
         axes.set(ylabel=f"{label}, unseen classes")
         axes.legend()
     figure.savefig(path)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
-SHARED = ("name", "summary", "benchmark", "arms", "exported", "seeds", "clustering", "threads")
+SHARED = ("name", "summary", "benchmark", "arms", "exported", "rivals", "seeds", "clustering", "threads")
 """Fields of a recipe that are the same for all its arms."""
 NOT_NEGATIVE = (
     "learning_rate",
@@ -62,6 +62,7 @@ class Recipe:
         arms: The variants that are trained and compared, each the fields of the recipe that it changes; it can change
             any but those in `SHARED`.
         exported: The arm whose first seed is exported.
+        rivals: What stands beside the arms in every table and needs no training, by names of `zoo.rivals.RIVALS`.
         backbone: A key of `keras_dml.backbones.BACKBONES`, a network of `keras.applications` such as "ConvNeXtTiny", or
             "keras_hub:PRESET".
         backbone_options: Further arguments of the backbone.
@@ -164,6 +165,7 @@ class Recipe:
     trainable: str | int = "all"
     lora_rank: int | None = None
     ema: float | None = None
+    rivals: tuple[str, ...] = ()
     steps_per_epoch: int | None = None
     lr_schedule: str = "steps"
     lr_warmup_epochs: float = 0.0

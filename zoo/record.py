@@ -49,6 +49,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
                     if split is not None
                 },
             },
+            "rivals": experiment.rivals(),
             "arms": {arm: _arm(experiment, arm) for arm in recipe.arms},
             **{name: distinct(session[name] for session in sessions) for name in ("code", "versions", "machine")},
         }
@@ -59,7 +60,10 @@ def changed_settings(recipe: Recipe) -> list[str]:
     """The fields that `--set` and its like have changed in a recipe of the zoo, other than its seeds."""
     if recipe.name not in recipes.RECIPES:
         return []
-    return _differences(recipes.RECIPES[recipe.name], recipe.to_dict(), ("seeds", "threads"))
+    shipped, found = recipes.RECIPES[recipe.name], recipe.to_dict()
+    # Arms that were added, such as controls, change none of the others.
+    found["arms"] = {arm: options for arm, options in found["arms"].items() if arm in shipped.arms}
+    return _differences(shipped, found, ("seeds", "threads", "rivals"))
 
 
 def changed_settings_of_record(record: Mapping[str, Any]) -> list[str]:
@@ -84,7 +88,7 @@ def changed_settings_of_run(config: Mapping[str, Any]) -> list[str]:
         return []
     arm = str(config.get("arm"))
     # The other arms, and what is written about a recipe, do not concern the run.
-    free = ("name", "summary", "arms", "exported", "seeds", "published", "threads")
+    free = ("name", "summary", "arms", "exported", "rivals", "seeds", "published", "threads")
     return _differences(shipped.arm(arm) if arm in shipped.arms else shipped, config.get("recipe", {}), free)
 
 

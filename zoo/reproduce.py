@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from keras_dml.utils.command import Parser, add_data_arguments, execute, positive, program, run, wrong_call
 from zoo import recipes
+from zoo.controls import with_controls
 from zoo.files import RECORDS
 from zoo.listing import listing
 from zoo.overrides import override
@@ -25,10 +26,9 @@ exports a searchable index. The same command resumes an interrupted experiment a
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     if options.name is None and not options.list:
-        parser.error("name a recipe, or see them all with --list")
+        options.name = recipes.DEFAULT
     message = "Interrupted. Finished epochs are kept: the same command goes on after the last of them."
     return execute(lambda: _run(options), message)
 
@@ -148,12 +148,17 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         recipe = dataclasses.replace(recipe, weights=options.weights)
     if options.seed:
         recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
-    return override(recipe, [*([] if options.epochs is None else [f"epochs={options.epochs}"]), *options.set])
+    recipe = override(recipe, [*([] if options.epochs is None else [f"epochs={options.epochs}"]), *options.set])
+    return with_controls(recipe) if options.controls else recipe
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("reproduce", DESCRIPTION)
-    parser.add_argument("name", nargs="?", help="a recipe, or a benchmark for its headline recipe; see --list")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help=f"a recipe, or a benchmark for its headline recipe, see --list (default: {recipes.DEFAULT})",
+    )
     parser.add_argument(
         "--list",
         action="store_true",
@@ -169,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
         "--folds",
         type=int,
         help="class-disjoint cross-validation: hold out each part of the training classes in turn to choose the epoch",
+    )
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="beside every arm with DAS, train plain copies, and the weight that copies have in the loss's sums",
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="write scalars and the embedding for TensorBoard into every run"

@@ -86,6 +86,8 @@ class CrossBatchMemory(WrapperLoss):
         # An item's id is its slot; items of one id in the batch have the slot of the first of them.
         key_ids = ops.arange(self.memory_size, dtype="int32")
         key_ids = ops.where(key_ids < filled, key_ids, -1)
+        # Embeddings that are their own keys have ids.
+        assert batch.ids is not None
         same = ops.equal(batch.ids[:, None], batch.ids[None, :])
         ids = ops.take(slots, ops.argmax(ops.cast(same, "int32"), axis=1), axis=0)
         key_ids = ops.scatter_update(key_ids, rows, ids)

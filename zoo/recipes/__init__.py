@@ -18,6 +18,8 @@ from zoo.recipes.digits_pddm import DIGITS_PDDM
 from zoo.recipes.dinov2 import CARS196_DINOV2, CUB200_DINOV2, SOP_DINOV2
 from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
 from zoo.recipes.folder import FOLDER
+from zoo.recipes.glyphs import GLYPHS
+from zoo.recipes.glyphs_losses import GLYPHS_LOSSES
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
 from zoo.recipes.inshop import INSHOP
 from zoo.recipes.omniglot import OMNIGLOT
@@ -29,6 +31,8 @@ from zoo.recipes.sop import SOP, SOP_IBN, SOP_LOSSES, SOP_TOP_K
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        GLYPHS,
+        GLYPHS_LOSSES,
         DIGITS,
         DIGITS_LOSSES,
         DIGITS_PDDM,
@@ -64,6 +68,9 @@ RECIPES: dict[str, Recipe] = {
         FOLDER,
     )
 }
+
+DEFAULT = "glyphs"
+"""The recipe that runs where none is named."""
 
 HEADLINES: dict[str, str] = {
     "cub200_cropped": "cub200_cropped_pddm",

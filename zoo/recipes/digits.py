@@ -13,6 +13,7 @@ DIGITS = Recipe(
     benchmark="digits",
     arms={"baseline": {"das": None}, "das": {}},
     exported="das",
+    rivals=("raw_pixels",),
     backbone="small_conv",
     # Wide embeddings of an untrained network keep the pixels, which already separate digits; eight numbers must be
     # learned.

@@ -24,6 +24,7 @@ OMNIGLOT = Recipe(
         "triplet_das": {"loss": "triplet"},
     },
     exported="ms_das",
+    rivals=("raw_pixels",),
     backbone="small_conv",
     backbone_options={"widths": (16, 32, 64)},
     pooling="avg+max",

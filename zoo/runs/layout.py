@@ -5,7 +5,7 @@
         ARM/seed-SEED/              RunFolder: one arm trained with one seed on all training classes
         ARM/selection/              RunFolder: the run that chooses the arm's epoch on held-out training classes
         ARM/seed-SEED/fold-NUMBER/  RunFolder: the same for a part of a cross-validation
-        record.json, metrics.json, table.md, *.png, report.html, cross_validation.json, cross_validation.md
+        record.json, metrics.json, rivals.json, table.md, *.png, report.html, cross_validation.json, cross_validation.md
         export/NAME/                the exported model
 
     RUN/
@@ -143,6 +143,11 @@ class ExperimentFolder:
     def metrics(self) -> pathlib.Path:
         """The metrics of all arms, one value for each seed."""
         return self.path / "metrics.json"
+
+    @property
+    def rivals(self) -> pathlib.Path:
+        """The metrics of what stands beside the arms."""
+        return self.path / "rivals.json"
 
     @property
     def table(self) -> pathlib.Path:

@@ -1,0 +1,57 @@
+"""What needs no training and stands beside the arms of an experiment: `Recipe.rivals`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_dml.utils.suggestions import unknown_name
+from zoo.building import preprocessing
+from zoo.recipe import Recipe
+from zoo.training import evaluate
+
+if TYPE_CHECKING:
+    from keras_dml.data import Benchmark, Split
+
+MOST_VALUES = 2**28
+"""Pixel values of one side that are held in memory at most: 1 GiB."""
+
+
+def raw_pixels(recipe: Recipe, benchmark: "Benchmark") -> dict[str, float]:
+    """Retrieval by the cosine of the pixel values that the encoder gets.
+
+    Raises:
+        ValueError: The images do not fit into memory.
+    """
+    sides = [None if split is None else _pixels(recipe, split) for split in (benchmark.test, benchmark.gallery)]
+    assert sides[0] is not None
+    return evaluate(recipe, benchmark.test, benchmark.gallery, (sides[0], sides[1]))
+
+
+def _pixels(recipe: Recipe, split: "Split") -> np.ndarray:
+    inputs = preprocessing(recipe)
+    values = len(split) * int(np.prod(inputs.input_shape))
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"The rival raw_pixels would hold {values:,} pixel values, more than {MOST_VALUES:,}. Leave it out: "
+            '--set "rivals=()"'
+        )
+    batches = [np.asarray(batch, np.float32) for batch in split.dataset(inputs)]
+    return np.concatenate([batch.reshape(len(batch), -1) for batch in batches])
+
+
+RIVALS: dict[str, Callable[[Recipe, "Benchmark"], dict[str, float]]] = {"raw_pixels": raw_pixels}
+"""By the name that a recipe gives: what measures a rival."""
+TITLES = {"raw_pixels": "raw pixels"}
+
+
+def check_rivals(recipe: Recipe) -> None:
+    """Raises a ValueError, with the nearest name, for rivals that do not exist."""
+    for name in recipe.rivals:
+        if name not in RIVALS:
+            raise ValueError(unknown_name("rival", name, RIVALS))
+
+
+def measure(recipe: Recipe, benchmark: "Benchmark") -> dict[str, dict[str, float]]:
+    """The metrics of the recipe's rivals by title, as the arms are measured."""
+    return {TITLES[name]: RIVALS[name](recipe, benchmark) for name in recipe.rivals}
