@@ -19,6 +19,7 @@ from zoo.recipes.dinov2 import CARS196_DINOV2, CUB200_DINOV2, SOP_DINOV2
 from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
 from zoo.recipes.folder import FOLDER
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
+from zoo.recipes.inaturalist import INATURALIST2018
 from zoo.recipes.inshop import INSHOP
 from zoo.recipes.omniglot import OMNIGLOT
 from zoo.recipes.omniglot_das import OMNIGLOT_DAS
@@ -57,6 +58,7 @@ RECIPES: dict[str, Recipe] = {
         SOP_TOP_K,
         SOP_DINOV2,
         INSHOP,
+        INATURALIST2018,
         *DOMAINNET,
         *DOMAINNET_TO_REAL,
         IMAGENET2010_ZERO_SHOT,
