@@ -24,7 +24,7 @@ class SmoothAPLoss(EmbeddingLoss):
     `key_counts` are, for each key, such queries that it is ranked for.
 
     Every key is compared with every other for each query: memory for `n * m * m` floats, 5.6 MB for a batch of 112, 360
-    MB for one of 448.
+    MB for one of 448. Against a `CrossBatchMemory` of 4,096, a batch of 112 takes 7.5 GB.
 
     Args:
         temperature: of the sigmoids.
