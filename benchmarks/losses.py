@@ -7,6 +7,7 @@ threads.
 
     pip install 'keras-dml[benchmark]'      # pytorch-metric-learning and the CPU build of PyTorch
     python benchmarks/losses.py             # a few minutes
+    python benchmarks/losses.py --compare   # values and gradients beside the peer's, where the formula is the same
 """
 
 import argparse
@@ -103,6 +104,75 @@ def peer_miner(make, x, labels):
     miner = make()
     x, labels = torch.tensor(x), torch.tensor(labels, dtype=torch.int64)
     return lambda: miner(x, labels)
+
+
+def soft_triple(peers, regularizers, classes, dim):
+    """The peer's loss with the paper's regularizer."""
+    return peers.SoftTripleLoss(
+        classes,
+        dim,
+        centers_per_class=10,
+        weight_regularizer=regularizers.SparseCentersRegularizer(classes, 10),
+        weight_reg_weight=0.2,
+    )
+
+
+def same_formula(classes, dim):
+    """`(name, our loss, the peer's, the name of its proxies or None)` of losses that should agree."""
+    from pytorch_metric_learning import losses as peers
+    from pytorch_metric_learning import regularizers
+
+    from keras_dml import losses
+
+    degrees = float(np.degrees(0.5))
+    given = {"num_classes": classes, "embedding_size": dim}
+    subcenter = peers.SubCenterArcFaceLoss(**given, margin=degrees)
+    return [
+        ("arcface", losses.ArcFaceLoss(classes), peers.ArcFaceLoss(**given, margin=degrees), "W"),
+        ("cosface", losses.CosFaceLoss(classes), peers.CosFaceLoss(**given), "W"),
+        ("subcenter_arcface", losses.SubCenterArcFaceLoss(classes), subcenter, "W"),
+        ("soft_triple", losses.SoftTripleLoss(classes), soft_triple(peers, regularizers, classes, dim), "fc"),
+        ("circle", losses.CircleLoss(), peers.CircleLoss(), None),
+        ("smooth_ap", losses.SmoothAPLoss(), peers.SmoothAPLoss(), None),
+    ]
+
+
+def compare(seeds=5, classes=8, dim=16):
+    """Prints the greatest differences of values and gradients on the same embeddings, labels and proxies.
+
+    As many images of a class as classes: the peer's Smooth-AP confuses the two numbers (2.9.0).
+    """
+    import tensorflow as tf
+    import torch
+
+    print("| loss | value | difference | greatest gradient | difference |")
+    print("|---" * 5 + "|")
+    found = {}
+    for seed in range(seeds):
+        generator = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(classes), classes).astype("int32")
+        x = generator.normal(size=(classes, dim))[labels] + generator.normal(size=(len(labels), dim))
+        x = x.astype("float32")
+        for name, our_loss, their_loss, proxies in same_formula(classes, dim):
+            our_loss.build((None,), (None, dim))
+            if proxies is not None:
+                weights = generator.normal(size=our_loss.proxies.shape).astype("float32")
+                our_loss.proxies.assign(weights)
+                getattr(their_loss, proxies).data = torch.tensor(weights.T.copy())
+            given = tf.constant(x)
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                ours_value = our_loss(labels, given)
+            gradient = tape.gradient(ours_value, given).numpy()
+            leaf = torch.tensor(x, requires_grad=True)
+            their_value = their_loss(leaf, torch.tensor(labels, dtype=torch.int64))
+            their_value.backward()
+            ours_value, their_value = float(ours_value), their_value.detach().item()
+            row = (abs(ours_value - their_value), np.abs(gradient - leaf.grad.numpy()).max())
+            found.setdefault(name, []).append((their_value, row[0], np.abs(gradient).max(), row[1]))
+    for name, measured in found.items():
+        value, value_off, gradient, gradient_off = np.max(measured, axis=0)
+        print(f"| {name} | {value:.4f} | {value_off:.1e} | {gradient:.2e} | {gradient_off:.1e} |")
 
 
 def rows(dim, memory):
@@ -243,6 +313,31 @@ def rows(dim, memory):
             "ArcFaceLoss",
         ),
         (
+            "CosFace",
+            lambda: losses.CosFaceLoss(CLASSES),
+            lambda: (peers.CosFaceLoss(CLASSES, dim), None),
+            "CosFaceLoss",
+        ),
+        (
+            "sub-center ArcFace",
+            lambda: losses.SubCenterArcFaceLoss(CLASSES),
+            lambda: (peers.SubCenterArcFaceLoss(num_classes=CLASSES, embedding_size=dim), None),
+            "SubCenterArcFaceLoss",
+        ),
+        (
+            "SoftTriple",
+            lambda: losses.SoftTripleLoss(CLASSES),
+            lambda: (soft_triple(peers, regularizers, CLASSES, dim), None),
+            "SoftTripleLoss + SparseCentersRegularizer",
+        ),
+        ("circle", losses.CircleLoss, lambda: (peers.CircleLoss(), None), "CircleLoss"),
+        (
+            "Smooth-AP",
+            losses.SmoothAPLoss,
+            lambda: (peers.SmoothAPLoss(), None),
+            "SmoothAPLoss, which takes as many images of a class as there are classes in a batch",
+        ),
+        (
             f"SupCon, memory of {memory}",
             lambda: losses.CrossBatchMemory(losses.SupConLoss(), memory),
             lambda: (peers.CrossBatchMemory(peers.SupConLoss(temperature=0.1), dim, memory_size=memory), None),
@@ -318,7 +413,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads of either framework")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--skip-xla", action="store_true", help="leave the XLA column out")
+    parser.add_argument("--compare", action="store_true", help="compare values and gradients instead of times")
     arguments = parser.parse_args()
+    if arguments.compare:
+        compare()
+        return
 
     import tensorflow as tf
     import torch

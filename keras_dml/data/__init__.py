@@ -2,6 +2,7 @@
 
 from keras_dml.data import benchmarks
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
+from keras_dml.data.benchmarks.revisited import RevisitedBenchmark, load_revisited
 from keras_dml.data.errors import BadImage, DataError
 from keras_dml.data.images.layer_augmentation import LayerAugmentation
 from keras_dml.data.images.preprocessing import ImagePreprocessing
@@ -28,9 +29,11 @@ __all__ = [
     "Protocol",
     "RandomAffine",
     "RandomResizedCrop",
+    "RevisitedBenchmark",
     "Split",
     "assemble",
     "load",
+    "load_revisited",
     "register_benchmark",
 ]
 

@@ -14,6 +14,7 @@ from keras_dml.evaluation.prefixes import at_widths, prefix
 from keras_dml.evaluation.projector import write_projector
 from keras_dml.evaluation.retrieval import RetrievalOptions, evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
+from keras_dml.evaluation.revisited import RevisitedScores, revisited_map
 
 __all__ = [
     "ClassFold",
@@ -23,6 +24,7 @@ __all__ = [
     "NeighborSearch",
     "RetrievalOptions",
     "RetrievalResult",
+    "RevisitedScores",
     "at_widths",
     "class_folds",
     "cluster_metrics",
@@ -32,5 +34,6 @@ __all__ = [
     "evaluate_retrieval",
     "nearest_neighbors",
     "prefix",
+    "revisited_map",
     "write_projector",
 ]

@@ -5,7 +5,9 @@ from typing import Any
 import keras
 
 from keras_dml.losses.arcface_loss import ArcFaceLoss
+from keras_dml.losses.circle_loss import CircleLoss
 from keras_dml.losses.contrastive_loss import ContrastiveLoss
+from keras_dml.losses.cosface_loss import CosFaceLoss
 from keras_dml.losses.cross_batch_memory import CrossBatchMemory
 from keras_dml.losses.double_header_hinge import DoubleHeaderHinge
 from keras_dml.losses.embedding_batch import EmbeddingBatch
@@ -21,9 +23,13 @@ from keras_dml.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from keras_dml.losses.proxy_anchor_loss import ProxyAnchorLoss
 from keras_dml.losses.proxy_loss import ProxyLoss
 from keras_dml.losses.proxy_nca_loss import ProxyNCALoss
+from keras_dml.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
 from keras_dml.losses.registry import LOSSES, get, loss_class, names, register_loss
 from keras_dml.losses.sampled_triplet_loss import SampledTripletLoss
+from keras_dml.losses.smooth_ap_loss import SmoothAPLoss
+from keras_dml.losses.soft_triple_loss import SoftTripleLoss
 from keras_dml.losses.spherical_embedding_constraint import SphericalEmbeddingConstraint
+from keras_dml.losses.subcenter_arcface_loss import SubCenterArcFaceLoss
 from keras_dml.losses.sup_con_loss import SupConLoss
 from keras_dml.losses.tf_similarity_loss import TFSimilarityLoss, similarity
 from keras_dml.losses.triplet_loss import TripletLoss
@@ -34,7 +40,9 @@ from keras_dml.utils.registry import import_modules
 
 __all__ = [
     "ArcFaceLoss",
+    "CircleLoss",
     "ContrastiveLoss",
+    "CosFaceLoss",
     "CrossBatchMemory",
     "DoubleHeaderHinge",
     "EmbeddingBatch",
@@ -52,8 +60,12 @@ __all__ = [
     "ProxyAnchorLoss",
     "ProxyLoss",
     "ProxyNCALoss",
+    "RecallAtKSurrogateLoss",
     "SampledTripletLoss",
+    "SmoothAPLoss",
+    "SoftTripleLoss",
     "SphericalEmbeddingConstraint",
+    "SubCenterArcFaceLoss",
     "SupConLoss",
     "TFSimilarityLoss",
     "TripletLoss",

@@ -96,3 +96,26 @@ def row_norms(x: Tensor) -> Tensor:
 def count_rows(rows: Tensor, mask: Tensor, count: Tensor) -> Tensor:
     """`(count,)` float32: how often each row number occurs in `rows` `(n,)` where `mask` holds."""
     return ops.segment_sum(ops.cast(mask, "float32"), rows, num_segments=count)
+
+
+def smooth_precedence(scores: Tensor, rivals: Tensor, temperature: float) -> Tensor:
+    """`(n, m, k)`: how far rival j of query q precedes candidate i, `sigmoid((rivals_qj - scores_qi) / temperature)`.
+
+    Args:
+        scores: `(n, m)` similarities of the candidates to the queries.
+        rivals: `(n, k)` similarities of those they are ranked against.
+        temperature: near 0, the result is 1 where the rival is nearer to the query and 0 elsewhere.
+    """
+    return ops.sigmoid((rivals[:, None, :] - scores[:, :, None]) / temperature)
+
+
+def smooth_ranks(precedence: Tensor, rivals: Tensor) -> Tensor:
+    """`(n, m)`: one plus the rivals before each candidate, itself apart.
+
+    Args:
+        precedence: `(n, m, m)` of `smooth_precedence`, of keys among themselves.
+        rivals: `(n, m)` boolean, the keys that count.
+    """
+    rivals = ops.cast(rivals, precedence.dtype)
+    # A candidate ties with itself, which is half a place.
+    return 1.0 + ops.squeeze(ops.matmul(precedence, rivals[:, :, None]), axis=2) - 0.5 * rivals

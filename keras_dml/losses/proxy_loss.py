@@ -1,8 +1,9 @@
-"""The base class of losses against one learned proxy for each class."""
+"""The base class of losses against learned proxies of the classes."""
 
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.embedding_loss import EmbeddingLoss
@@ -12,10 +13,11 @@ from keras_dml.typing import Tensor
 
 
 class ProxyLoss(EmbeddingLoss):
-    """Base of losses that compare embeddings with one learned proxy for each class.
+    """Base of losses that compare embeddings with learned proxies of the classes, one each unless a subclass has more.
 
-    Proxies are float32 weights `(num_classes, d)`. Embeddings and proxies are normalized on entry. A subclass
-    overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there are no `key_counts`.
+    Proxies are float32 weights `(num_classes * proxies_per_class, d)`. Embeddings and proxies are normalized on entry.
+    A subclass overrides `proxy_loss`. Proxies take the place of keys: keys given are ignored, and there are no
+    `key_counts`.
 
     Labels outside `[0, num_classes)` raise in eager mode; in a graph the loss becomes NaN and every gradient 0.
 
@@ -28,6 +30,9 @@ class ProxyLoss(EmbeddingLoss):
     normalized_inputs = None
     uses_keys = False
     num_classes: int
+
+    proxies_per_class: int = 1
+    """How many proxies each class has: class c those from row `c * proxies_per_class` on."""
 
     def __init__(
         self,
@@ -45,15 +50,16 @@ class ProxyLoss(EmbeddingLoss):
     def add_weights(self, embedding_dim: int) -> None:
         # Only the direction of a proxy counts; of normal components, it is uniform. The length sets how far a
         # gradient step turns it: the scale is that of Proxy-Anchor's code.
+        count = self.num_classes * self.proxies_per_class
         self.proxies = self.add_weight(
             name="proxies",
-            shape=(self.num_classes, embedding_dim),
-            initializer=keras.initializers.RandomNormal(stddev=(2.0 / self.num_classes) ** 0.5, seed=self.seed),
+            shape=(count, embedding_dim),
+            initializer=keras.initializers.RandomNormal(stddev=(2.0 / count) ** 0.5, seed=self.seed),
             dtype="float32",
         )
 
     def proxy_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """The loss from cosines `(n, num_classes)` and labels `(n,)`, which may be out of range.
+        """The loss from cosines `(n, num_classes * proxies_per_class)` and labels `(n,)`, which may be out of range.
 
         Returns:
             A scalar; what it is for labels out of range does not matter, as long as the program survives it.
@@ -63,6 +69,10 @@ class ProxyLoss(EmbeddingLoss):
     def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         cosines = similarities(l2_normalize(batch.embeddings), l2_normalize(self.proxies))
         return LossOutput(self.proxy_loss(cosines, batch.labels))
+
+    def by_class(self, cosines: Tensor) -> Tensor:
+        """`(n, num_classes, proxies_per_class)`: the cosines, those of a class together."""
+        return ops.reshape(cosines, (-1, self.num_classes, self.proxies_per_class))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes, "seed": self.seed}

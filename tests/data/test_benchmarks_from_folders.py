@@ -248,6 +248,40 @@ def test_inshop(tmp_path, images):
         load("inshop", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("inside", "lists"), [("", "Inat_dataset_splits"), ("Inaturalist", "Inat_dataset_splits"), ("", "")]
+)
+def test_inaturalist2018(tmp_path, inside, lists):
+    base = tmp_path / inside
+    sides = {
+        "train": ("Plantae/7477/b.jpg", "Aves/12/a.jpg", "Plantae/7477/a.jpg"),
+        "test": ("Plantae/12/a.jpg", "Plantae/12/b.jpg", "Insecta/3/a.jpg", "Insecta/3/b.jpg"),
+    }
+    for side, names in sides.items():
+        for number, name in enumerate(names):
+            save(base / "train_val2018" / name, number)
+        text = "".join(f"train_val2018/{name}\n" for name in names)
+        write(base / lists / f"Inaturalist_{side}_set1.txt", text + "\n")
+    benchmark = load("inaturalist2018", tmp_path, subset=True)
+    assert benchmark.train.class_names == ("Aves/12", "Plantae/7477")
+    assert benchmark.test.class_names == ("Insecta/3", "Plantae/12")
+    assert benchmark.train.ids[1:] == ("train_val2018/Plantae/7477/a.jpg", "train_val2018/Plantae/7477/b.jpg")
+    np.testing.assert_array_equal(benchmark.train.labels, [0, 1, 1])
+    with pytest.raises(
+        DataError, match="train classes 2 instead of 5690; train images 3 instead of 325846; test classes 2"
+    ):
+        load("inaturalist2018", tmp_path)
+    (base / "train_val2018" / "Insecta" / "3" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images that .*test_set1\.txt lists are missing: .*3/a\.jpg"):
+        load("inaturalist2018", tmp_path, subset=True)
+    write(base / lists / "Inaturalist_test_set1.txt", "a.jpg\n")
+    with pytest.raises(DataError, match=r"line 1: a path as .* Received: 'a\.jpg'"):
+        load("inaturalist2018", tmp_path, subset=True)
+    (base / lists / "Inaturalist_train_set1.txt").unlink()
+    with pytest.raises(DataError, match=r"No Inaturalist_train_set1\.txt .*(\n.*)*Inat_dataset_splits\.zip"):
+        load("inaturalist2018", tmp_path, subset=True)
+
+
 def test_domainnet_from_its_lists(tmp_path):
     for domain in ("real", "clipart"):
         for side in ("train", "test"):

@@ -8,7 +8,7 @@ import importlib
 import math
 import pathlib
 
-from loss_checks import Case, FirstLastMiner, distance, dot, mean, norm, unit
+from loss_checks import Case, FirstLastMiner, cosines_with_proxies, cross_entropy, distance, dot, mean, norm, unit
 
 from keras_dml import losses
 
@@ -102,25 +102,17 @@ def spherical_embedding_constraint(pairs, weights):
     return triplet(pairs, weights) + 0.01 * penalty
 
 
-def _logits(pairs, weights):
-    return [[dot(unit(a), unit(p)) for p in weights["proxies"]] for a in pairs.x]
-
-
-def _cross_entropy(logits, labels):
-    return mean(math.log(sum(math.exp(v - row[y]) for v in row)) for row, y in zip(logits, labels, strict=True))
-
-
 def normalized_softmax(pairs, weights):
-    return _cross_entropy([[v / 0.05 for v in row] for row in _logits(pairs, weights)], pairs.labels)
+    return cross_entropy([[v / 0.05 for v in row] for row in cosines_with_proxies(pairs, weights)], pairs.labels)
 
 
 def proxy_nca(pairs, weights):
     logits = [[-(distance(unit(a), unit(p)) ** 2) * 9 for p in weights["proxies"]] for a in pairs.x]
-    return _cross_entropy(logits, pairs.labels)
+    return cross_entropy(logits, pairs.labels)
 
 
 def proxy_anchor(pairs, weights):
-    cosines = _logits(pairs, weights)
+    cosines = cosines_with_proxies(pairs, weights)
     pull, push = [], []
     for c in range(len(weights["proxies"])):
         own = [row[c] for row, y in zip(cosines, pairs.labels, strict=True) if y == c]
@@ -133,11 +125,11 @@ def proxy_anchor(pairs, weights):
 
 def arcface(pairs, weights):
     logits = []
-    for row, y in zip(_logits(pairs, weights), pairs.labels, strict=True):
+    for row, y in zip(cosines_with_proxies(pairs, weights), pairs.labels, strict=True):
         theta = math.acos(row[y])
         widened = math.cos(theta + 0.5) if theta + 0.5 < math.pi else row[y] - 0.5 * math.sin(0.5)
         logits.append([64 * (widened if c == y else v) for c, v in enumerate(row)])
-    return _cross_entropy(logits, pairs.labels)
+    return cross_entropy(logits, pairs.labels)
 
 
 CASES = {

@@ -75,6 +75,14 @@ def mean(values):
     return sum(values) / len(values) if values else 0.0
 
 
+def cosines_with_proxies(pairs, weights):
+    return [[dot(unit(a), unit(p)) for p in weights["proxies"]] for a in pairs.x]
+
+
+def cross_entropy(logits, labels):
+    return mean(math.log(sum(math.exp(v - row[y]) for v in row)) for row, y in zip(logits, labels, strict=True))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     make: Callable

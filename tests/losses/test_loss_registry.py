@@ -38,7 +38,7 @@ def test_names(name):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"'multi_similarity'.*Known: arcface, contrastive.*triplet"):
+    with pytest.raises(ValueError, match=r"'multi_similarity'.*Known: arcface, circle.*triplet"):
         losses.get("multisimilarity")
     with pytest.raises(ValueError, match=r"Unknown miner 'semihard'.*semi_hard.*Known"):
         losses.TripletLoss(miner="semihard")
@@ -80,10 +80,22 @@ def test_what_is_no_loss_is_refused():
         (losses.ProxyAnchorLoss, {"num_classes": 3, "alpha": 0.0}, "alpha"),
         (losses.ArcFaceLoss, {"num_classes": 3, "margin": 28.6}, "margin"),
         (losses.ArcFaceLoss, {"num_classes": 3, "scale": 0.0}, "scale"),
+        (losses.CosFaceLoss, {"num_classes": 3, "margin": -0.1}, "margin"),
+        (losses.CosFaceLoss, {"num_classes": 3, "scale": 0.0}, "scale"),
+        (losses.SubCenterArcFaceLoss, {"num_classes": 3, "sub_centers": 0}, "sub_centers"),
+        (losses.SoftTripleLoss, {"num_classes": 3, "centers_per_class": 0}, "centers_per_class"),
+        (losses.SoftTripleLoss, {"num_classes": 3, "gamma": 0.0}, "gamma"),
+        (losses.SoftTripleLoss, {"num_classes": 3, "tau": -0.2}, "tau"),
+        (losses.CircleLoss, {"margin": 1.5}, "margin"),
+        (losses.CircleLoss, {"gamma": 0.0}, "gamma"),
+        (losses.SmoothAPLoss, {"temperature": 0.0}, "temperature"),
+        (losses.RecallAtKSurrogateLoss, {"ks": []}, "ks"),
+        (losses.RecallAtKSurrogateLoss, {"temperature": 0.0}, "temperature"),
+        (losses.RecallAtKSurrogateLoss, {"recall_temperatures": [1.0]}, "recall_temperatures"),
     ],
 )
 def test_wrong_arguments_are_named(loss, arguments, name):
-    with pytest.raises(ValueError, match=rf"`{name}`.*Received: .*\b{name}={arguments[name]}"):
+    with pytest.raises(ValueError, match=rf"`{name}`.*Received: .*\b{name}={re.escape(str(arguments[name]))}"):
         loss(**arguments)
 
 
@@ -99,6 +111,7 @@ def test_every_loss_is_documented_and_tested(name):
 def test_which_names_there_are():
     known = {"arcface", "contrastive", "cross_batch_memory", "double_header_hinge", "generalized_lifted_structure"}
     known |= {"margin", "multi_similarity", "n_pair", "normalized_softmax", "proxy_anchor", "proxy_nca"}
+    known |= {"circle", "cosface", "recall_at_k_surrogate", "smooth_ap", "soft_triple", "subcenter_arcface"}
     assert known | {"spherical_embedding_constraint", "sup_con", "triplet"} <= set(losses.names())
     assert {"distance_weighted", "random", "semi_hard", "soft_hard"} <= set(mining.names())
 

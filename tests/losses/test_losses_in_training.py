@@ -63,7 +63,12 @@ def test_trained_with_das_saved_and_restored(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [("margin", "mixed_float16"), ("cross_batch_memory", "mixed_bfloat16"), ("proxy_anchor", "mixed_float16")],
+    [
+        ("margin", "mixed_float16"),
+        ("cross_batch_memory", "mixed_bfloat16"),
+        ("proxy_anchor", "mixed_float16"),
+        ("soft_triple", "mixed_float16"),
+    ],
 )
 def test_compiled_in_mixed_precision(name, policy):
     keras.config.set_dtype_policy(policy)
@@ -78,7 +83,13 @@ def test_compiled_in_mixed_precision(name, policy):
         assert np.any(np.array(variable) != then)
 
 
-@pytest.mark.parametrize("name", ["triplet, random", "margin", "proxy_anchor", "cross_batch_memory", "sup_con"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("triplet, random", "margin", "proxy_anchor", "cross_batch_memory", "sup_con", "cosface", "soft_triple"),
+        *("circle", "smooth_ap", "recall_at_k_surrogate"),
+    ],
+)
 def test_without_das_the_loss_falls(name):
     x, labels = data()
     model = make_model(MAKE[name](), das=False, loss_optimizer=keras.optimizers.Adam(0.01))

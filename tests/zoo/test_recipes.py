@@ -215,11 +215,12 @@ def test_docstrings_state_the_figures_of_table_2(name):
     [
         *(("cub200", 5_864), ("cub200_losses", 5_864), ("cars196", 8_054), ("sop", 59_551), ("inshop", 25_882)),
         ("imagenet2010_zero_shot", 0),
+        ("inaturalist2018", 325_846),
     ],
 )
 def test_docstrings_state_what_was_not_run_by_us_and_its_steps(name, images):
     recipe = recipes.get(name)
-    text = sys.modules[f"zoo.recipes.{recipe.benchmark.removesuffix('2010_zero_shot')}"].__doc__
+    text = sys.modules[f"zoo.recipes.{recipe.benchmark.removesuffix('2010_zero_shot').removesuffix('2018')}"].__doc__
     batch = recipe.classes_per_batch * recipe.images_per_class
     steps = recipe.epochs * (recipe.steps_per_epoch or images // batch)
     assert f"{steps:,} steps of {batch} images" in text

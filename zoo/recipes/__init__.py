@@ -21,6 +21,7 @@ from zoo.recipes.folder import FOLDER
 from zoo.recipes.glyphs import GLYPHS
 from zoo.recipes.glyphs_losses import GLYPHS_LOSSES
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
+from zoo.recipes.inaturalist import INATURALIST2018
 from zoo.recipes.inshop import INSHOP
 from zoo.recipes.omniglot import OMNIGLOT
 from zoo.recipes.omniglot_das import OMNIGLOT_DAS
@@ -61,6 +62,7 @@ RECIPES: dict[str, Recipe] = {
         SOP_TOP_K,
         SOP_DINOV2,
         INSHOP,
+        INATURALIST2018,
         *DOMAINNET,
         *DOMAINNET_TO_REAL,
         IMAGENET2010_ZERO_SHOT,

@@ -2,7 +2,7 @@
 
 Command: python -m zoo.reproduce digits_losses
 Needs:   nothing, as for `digits`
-Takes:   about 13 minutes on 2 CPU cores, for three seeds of each loss and the run that chooses its epoch
+Takes:   about 18 minutes on 2 CPU cores, for three seeds of each loss and the run that chooses its epoch
 """
 
 from zoo.recipe import derived
@@ -36,6 +36,12 @@ DIGITS_LOSSES = derived(
         "proxy_anchor": {"loss": "proxy_anchor"},
         "normalized_softmax": {"loss": "normalized_softmax"},
         "arcface": {"loss": "arcface"},
+        "subcenter_arcface": {"loss": "subcenter_arcface"},
+        "cosface": {"loss": "cosface"},
+        "soft_triple": {"loss": "soft_triple"},
+        "circle": {"loss": "circle"},
+        "smooth_ap": {"loss": "smooth_ap"},
+        "recall_at_k_surrogate": {"loss": "recall_at_k_surrogate"},
         "cross_batch_memory": {
             "loss": "cross_batch_memory",
             "loss_args": {"loss": "multi_similarity", "memory_size": 100},
