@@ -40,7 +40,8 @@ GLYPHS = Recipe(
     learning_rate=3.16e-3,
     lr_schedule="cosine",
     epochs=5,
-    steps_per_epoch=80,
+    steps_per_epoch=60,
+    evaluate_every=2,
     select_epoch=False,
     clustering=False,
 )
