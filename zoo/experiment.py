@@ -15,8 +15,10 @@ from zoo import figures, rivals
 from zoo.building import validate
 from zoo.devices import Devices
 from zoo.progress import ExperimentProgress
+from zoo.projection import project
 from zoo.recipe import Recipe, settings_as_saved
 from zoo.record import make_record, protocol_table
+from zoo.retrieval_picture import retrieval_picture
 from zoo.runs import ExperimentFolder, RunFolder, checkpoint, open_run, read_embeddings
 from zoo.runs.layout import EXPERIMENT_FORMAT
 from zoo.runs.provenance import weights_identity
@@ -27,6 +29,8 @@ from zoo.training import SELECTION, train
 if TYPE_CHECKING:
     from keras_dml.evaluation import ClassFold
 
+MAPPED = 700
+"""Test images on the map, a random sample of more."""
 SELECTION_FOLDS = 5
 """One part in so many of the training classes is held out to choose an epoch, but at least two classes."""
 
@@ -249,7 +253,7 @@ class Experiment:
         beside = {name: {metric: values[0] for metric, values in metrics[name].items()} for name in self.rivals()}
         figures.learning_curves(self.files.learning_curve, histories, epochs, {"untrained": untrained, **beside}, title)
         if benchmark.gallery is None:
-            self._draw_neighbors(benchmark)
+            self._draw_retrieval(benchmark)
         return tables
 
     @property
@@ -280,7 +284,7 @@ class Experiment:
                 keras.utils.save_img(aside, benchmark.test.image(0), scale=False)
         return query
 
-    def _draw_neighbors(self, benchmark: Benchmark, wrong: int = 4, right: int = 4, k: int = 10) -> None:
+    def _draw_retrieval(self, benchmark: Benchmark, wrong: int = 3, right: int = 5, k: int = 8) -> None:
         from keras_dml.evaluation import evaluate_retrieval
 
         saved = read_embeddings(self.exported.test_embeddings)
@@ -290,10 +294,14 @@ class Experiment:
         random = np.random.default_rng(0)
         failed, found = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))
         queries = np.concatenate([found[:right], failed[:wrong]])
-        figures.neighbor_grid(
+        shown = np.sort(random.permutation(len(labels))[:MAPPED])
+        places, _ = project(np.asarray(embeddings[shown], np.float32), "tsne", seed=0)
+        retrieval_picture(
             self.files.neighbors,
             benchmark.test,
             queries,
             neighbors[queries],
-            f"{self.recipe.exported}: queries of unseen classes. Above, the nearest is right; below, wrong",
+            None if places is None else (shown.tolist(), places),
+            f"{self.recipe.name}, {self.recipe.exported}: queries of unseen classes; of the lower "
+            f"{min(wrong, len(failed))} the nearest is wrong",
         )

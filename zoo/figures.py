@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_dml.data import Split
-
 RIGHT, WRONG = "#1a7f37", "#d1242f"
 SERIES = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#0a7d91", "#57606a")
 """Colors of curves and groups, in turn; the report's page has those of its dark mode."""
@@ -185,36 +183,6 @@ def from_untrained(curve: Curve, start: float) -> Curve:
         return curve
     values = np.hstack([np.full((len(curve.values), 1), start), curve.values])
     return dataclasses.replace(curve, epochs=(0, *curve.epochs), values=values)
-
-
-def neighbor_grid(path: pathlib.Path, split: Split, queries: Sequence[int], neighbors: np.ndarray, title: str) -> None:
-    """One row for each query: the query, then its nearest neighbors, framed by whether their class is right.
-
-    Args:
-        path: The PNG to write.
-        split: Where queries and neighbors come from.
-        queries: Rows of `split`.
-        neighbors: `(len(queries), k)` rows of `split`, nearest first.
-        title: Heading of the picture.
-    """
-    from matplotlib.figure import Figure
-
-    columns = neighbors.shape[1] + 1
-    figure = Figure(figsize=(0.9 * columns, 0.95 * len(queries) + 0.9), layout="constrained", dpi=110)
-    figure.suptitle(title)
-    grid: Any = figure.subplots(len(queries), columns, squeeze=False)
-    for axes_row, query, found in zip(grid, queries, neighbors, strict=True):
-        for axes, row in zip(axes_row, [query, *found], strict=True):
-            axes.imshow(split.image(int(row)).squeeze(), cmap="gray", vmin=0, vmax=255)
-            axes.set(xticks=[], yticks=[])
-            is_query = axes is axes_row[0]
-            right = split.labels[row] == split.labels[query]
-            for spine in axes.spines.values():
-                spine.set(color="black" if is_query else RIGHT if right else WRONG, linewidth=1 if is_query else 3)
-        axes_row[0].set_ylabel(split.class_names[split.labels[query]], rotation=0, ha="right", va="center")
-    grid[0, 0].set_title("query", fontsize=9)
-    grid[0, 1].set_title("nearest", fontsize=9)
-    figure.savefig(path)
 
 
 def _scale_values(axes: Any, low: float, high: float) -> None:

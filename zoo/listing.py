@@ -66,13 +66,15 @@ def _recipe_rows(
     """
     published = {arm: recipe.arm(arm).published for arm in recipe.arms}
     figures = {arm: each["metrics"] for arm, each in published.items() if each}
-    measured: Mapping[str, Any] = {} if record is None else record["arms"]
+    # Records of version 0.1 have no rivals.
+    rivals = {} if record is None else {name: _one(values) for name, values in record.get("rivals", {}).items()}
+    measured: Mapping[str, Any] = {} if record is None else {**rivals, **record["arms"]}
     sources = dict.fromkeys(each["source"] for each in published.values() if each)
 
     def table(figures: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, ...] | str]:
         cells = [
             (metric, _row(arm, metric, figures.get(arm, {}).get(metric), measured.get(arm, {})))
-            for arm in recipe.arms
+            for arm in (*(rivals if measured else ()), *recipe.arms)
             for metric in metrics
         ]
         return [row for metric, row in cells if metric == metrics[0] or set(row[1:]) != {NONE}]
@@ -84,6 +86,11 @@ def _recipe_rows(
     if not record["data"]["subset"]:
         return [*rows, note, *table(figures, measured)]
     return [*rows, *(table(figures, {}) if figures else []), note, *table({}, measured)]
+
+
+def _one(values: Mapping[str, float]) -> dict[str, dict[str, list[float]]]:
+    """A rival's metrics as an arm's: it has no epochs."""
+    return {"last": {name: [value] for name, value in values.items()}}
 
 
 def _metrics(recipe: Recipe, record: Mapping[str, Any] | None) -> list[str]:

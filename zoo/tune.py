@@ -47,10 +47,11 @@ def _run(options: argparse.Namespace) -> None:
         recipe = override(recipes.get(options.name), options.set)
         if options.weights is not None:
             recipe = dataclasses.replace(recipe, weights=options.weights)
+        # Before all else: it is fixed with the first operation.
+        if recipe.threads is not None:
+            use_threads(recipe.threads)
         validate(recipe)
     folder = options.output or pathlib.Path("runs") / f"{recipe.name}-tuning"
-    if recipe.threads is not None:
-        use_threads(recipe.threads)
     with locked(folder / ".lock"):
         benchmark = held_out(load(recipe.benchmark, options.data_dir, options.subset, options.bad_images))
         found = tune(recipe, benchmark, folder, options.seeds)

@@ -16,7 +16,7 @@ def benchmark():
 
 
 def letters(split):
-    return [name[0] for name in split.class_names]
+    return [name[-1] for name in split.class_names]
 
 
 def test_sides(benchmark):

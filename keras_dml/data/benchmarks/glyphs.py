@@ -84,7 +84,7 @@ def load_glyphs(options: LoadOptions) -> Benchmark:
         return Split(
             made["images"][rows][..., None],
             [numbers[letter] for letter in letters],
-            [f"{chr(letter)} {unicodedata.name(chr(letter))}" for letter in known],
+            [f"{unicodedata.name(chr(letter))} {chr(letter)}" for letter in known],
             [f"U+{made['letters'][row]:04X}-{FACES[made['faces'][row]]}" for row in rows],
         )
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from zoo.projection import project
 from zoo.report.evaluated import EvaluatedRun
 from zoo.report.sections.section import Section
 
@@ -71,24 +72,6 @@ def map_section(evaluated: EvaluatedRun, projection: str) -> MapSection | None:
     ]
     sheet, columns = evaluated.pictures.sprite(rows.tolist()) or (None, 1)
     return MapSection(points, len(labels), method, sheet, columns)
-
-
-def project(vectors: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray | None, str]:
-    """`(n, 2)` positions of `(n, d)` vectors, or None for fewer than three, and the name of the method."""
-    if len(vectors) < 3:
-        return None, ""
-    centered = vectors - vectors.mean(axis=0)
-    _, _, directions = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
-    plane = centered @ directions[:2].T
-    if plane.shape[1] < 2:
-        plane = np.concatenate([plane, np.zeros((len(plane), 2 - plane.shape[1]))], axis=1)
-    if projection == "tsne" and len(vectors) >= 20 and centered.std() > 0:
-        from sklearn.manifold import TSNE
-
-        start = plane / max(plane[:, 0].std(), 1e-12) * 1e-4
-        model = TSNE(perplexity=min(30, len(vectors) / 4), init=start, random_state=seed, learning_rate="auto")
-        return model.fit_transform(centered), "t-SNE"
-    return plane, "first two principal components"
 
 
 def _color(code: int, total: int) -> str:
