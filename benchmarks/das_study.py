@@ -12,7 +12,7 @@ settings (`LOSSES`), at that rate. What gives the best MAP@R is then run with fi
 measured on the test classes: the only look at them.
 
 Runs are kept in OUTPUT/SET.json as they come; the same command goes on where it was stopped. `tables` prints Markdown
-and writes OUTPUT/das_study.json, the record that docs/das.md is made from (`--record FILE` reads one instead).
+and writes OUTPUT/das_study.json, the record that docs/das.md is made from, and a picture (`--record FILE`: another's).
 """
 
 import argparse
@@ -139,6 +139,8 @@ ARMS = {
     "foreign": Arm("shifts of .5 from other classes", {**OURS, "shift_scale": 0.5}, layer="foreign"),
     "hard": Arm("the hardest 3 of 12 of `wide`", {**WIDE, "num_produced": 12}, layer="hard"),
 }
+COLORS = {"das": "#d1242f", "copies": "#57606a", "weight": "#57606a"}
+"""Of arms in the picture; those of ours are blue."""
 WEIGHTED = ("multi_similarity", "proxy_anchor")
 """Losses that have the arm `weight`: those that sum inside a logarithm."""
 
@@ -308,7 +310,7 @@ def train(
     encoder = task.encoder(pool.values.shape[1:])
     schedule = keras.optimizers.schedules.CosineDecay(rate, task.steps)
     model = build(encoder, num_classes=len(classes), rate=schedule, seed=seed)
-    rows = draw(labels, task, seed)
+    rows = batches_of(labels, task, seed)
     size = rows.shape[1]
 
     def gather(row: Any) -> Any:
@@ -328,7 +330,7 @@ def train(
     return {"recall@1": float(found.recall[1]), "map@r": float(found.map_at_r)}
 
 
-def draw(labels: np.ndarray, task: Set, seed: int) -> np.ndarray:
+def batches_of(labels: np.ndarray, task: Set, seed: int) -> np.ndarray:
     """Rows of all batches of a run, `(steps, classes * images)`."""
     random = np.random.default_rng(seed)
     order = np.argsort(labels, kind="stable")
@@ -404,31 +406,76 @@ def arms_of(loss: str, given: list[str]) -> list[str]:
     return [arm for arm in given if arm != "weight" or loss in WEIGHTED]
 
 
-def interval(values: np.ndarray) -> str:
-    """Mean and its 95 % interval over five seeds, in points."""
-    mean, half = 100 * np.mean(values), 100 * T_975 * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{mean:+.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+def tables(record: dict[str, Any], only: str | None = None, loss: str | None = None) -> str:
+    """Results in Markdown: each arm, against no DAS and against plain copies, seed by seed.
 
-
-def tables(record: dict[str, Any]) -> str:
-    """All results in Markdown: each arm, against no DAS and against plain copies, seed by seed."""
-    lines = []
+    Args:
+        record: By set, loss and arm.
+        only: The one set to show.
+        loss: The one loss to show.
+    """
+    parts = []
     for name, losses in record.items():
-        for loss, arms in losses.items():
-            head = f"{name}, {TITLES[loss]}"
-            columns = ["rate", "settings", "Recall@1", "MAP@R", "MAP@R, minus no DAS", "MAP@R, minus copies"]
-            lines += ["| " + " | ".join([head, *columns]) + " |", "|---|---:|---|" + "---:|" * 4]
-            for arm, found in arms.items():
-                values = {metric: np.array(found[metric]) for metric in METRICS}
-                settings = ", ".join(f"{key} {value:g}" for key, value in found["settings"].items()) or "default"
-                cells = [ARMS[arm].title, f"{found['rate']:.2g}", settings]
-                cells += [f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values.values()]
-                for control in ("none", "copies"):
-                    known = control in arms and arm != control
-                    cells.append(interval(values["map@r"] - np.array(arms[control]["map@r"])) if known else "")
-                lines.append("| " + " | ".join(cells) + " |")
-            lines.append("")
+        for found in losses:
+            if only in (None, name) and loss in (None, found):
+                parts.append(_table(f"{name}, {TITLES[found]}", losses[found]))
+    return "\n\n".join(parts)
+
+
+def _table(head: str, arms: dict[str, Any]) -> str:
+    columns = ["rate", "settings", "Recall@1", "MAP@R", "MAP@R, minus no DAS", "MAP@R, minus copies"]
+    lines = ["| " + " | ".join([head, *columns]) + " |", "|---|---:|---|" + "---:|" * 4]
+    for arm, found in arms.items():
+        settings = ", ".join(f"{key} {value:g}" for key, value in found["settings"].items()) or "default"
+        cells = [ARMS[arm].title, f"{found['rate']:.2g}", settings]
+        for metric in METRICS:
+            values = 100 * np.array(found[metric])
+            cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+        for control in ("none", "copies"):
+            known = control in arms and arm not in ("none", control)
+            cells.append("{:+.1f} [{:.1f}, {:.1f}]".format(*difference(found, arms[control])) if known else "")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def difference(arm: dict[str, Any], control: dict[str, Any]) -> tuple[float, float, float]:
+    """Mean of the paired differences of MAP@R over five seeds, in points, and its 95 % interval."""
+    values = 100 * (np.array(arm["map@r"]) - np.array(control["map@r"]))
+    half = T_975 * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values)), float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def draw(record: dict[str, Any], path: pathlib.Path) -> None:
+    """Draws every arm's difference to no DAS, with its interval: a panel for each set and loss."""
+    from matplotlib.figure import Figure
+
+    panels = [(name, loss, arms) for name, losses in record.items() for loss, arms in losses.items() if "none" in arms]
+    shown = [arm for arm in ARMS if arm != "none" and any(arm in arms for _, _, arms in panels)]
+    losses = [loss for loss in LOSSES if any(loss == found for _, found, _ in panels)]
+    sets = list(record)
+    figure = Figure(
+        figsize=(3.1 * len(losses) + 2.6, (0.2 * len(shown) + 0.9) * len(sets)), layout="constrained", dpi=110
+    )
+    grid = figure.subplots(len(sets), len(losses), squeeze=False, sharey=True)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for name, loss, arms in panels:
+        axes = grid[sets.index(name)][losses.index(loss)]
+        axes.set_visible(True)
+        axes.axvline(0, color="#57606a", linewidth=1)
+        for row, arm in enumerate(shown):
+            if arm in arms:
+                mean, low, high = difference(arms[arm], arms["none"])
+                axes.plot([low, high], [row, row], color=COLORS.get(arm, "#0969da"), linewidth=2)
+                axes.plot([mean], [row], "o", color=COLORS.get(arm, "#0969da"), markersize=4)
+        axes.set_yticks(range(len(shown)), [ARMS[arm].title for arm in shown], fontsize=7)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_title(f"{name}, {TITLES[loss]}", fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.grid(axis="x", color="#d1d9e0")
+        axes.set_axisbelow(True)
+    figure.supxlabel("MAP@R minus that without DAS, in points: mean and 95 % interval over five seeds", fontsize=8)
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -457,6 +504,7 @@ def main() -> None:
                         print(f"left out: {name}, {loss}, {arm} ({missing})")
             record[name] = {loss: arms for loss, arms in record[name].items() if arms}
         (options.output / "das_study.json").write_text(json.dumps(record, indent=1) + "\n")
+        draw(record, options.output / "das_study.png")
         print(tables(record))
         return
     runs = Runs(options.name, load(options.name, options), options.output)

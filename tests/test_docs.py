@@ -1,5 +1,6 @@
 """The code in README.md and docs/ runs as it stands there."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -25,7 +26,21 @@ def test_readme(tmp_path, monkeypatch):
     for block in found:
         exec(compile(block, "README.md", "exec"), scope)
     assert {"val_recall@1", "val_map@r", "produced_distance", "bank_fill"} <= set(scope["model"].history.history)
-    assert len(scope["service"]) == 896
+    assert len(scope["service"]) == len(scope["glyphs"].test)
+
+
+def test_tables_are_those_of_the_records():
+    """`python docs/tables.py` writes them anew."""
+    path = ROOT / "docs" / "tables.py"
+    spec = importlib.util.spec_from_file_location("tables", path)
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    shown = 0
+    for name in ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert tables.renewed(text) == text, f"{name}: run python docs/tables.py"
+        shown += len(tables.BLOCK.findall(text))
+    assert shown >= 2
 
 
 def model(normalize, pair_scorer=None):
