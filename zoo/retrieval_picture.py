@@ -81,19 +81,8 @@ def _draw_map(axes: Any, split: "Split", rows: Sequence[int], places: np.ndarray
     known = sorted(set(groups))
     few = len(known) <= MOST_GROUPS
     colors = {name: to_rgb(series_color(number) if few else INK) for number, name in enumerate(known)}
-    canvas: np.ndarray = np.ones((MAP_SIDE, MAP_SIDE, 3), np.float32)
-    low, high = places.min(axis=0), places.max(axis=0)
-    corners = ((places - low) / np.maximum(high - low, 1e-12) * (MAP_SIDE - THUMBNAIL)).astype(int)
-    for row, group, (x, y) in zip(rows, groups, corners, strict=True):
-        image = _thumbnail(split.image(int(row)))
-        spot = canvas[y : y + THUMBNAIL, x : x + THUMBNAIL]
-        if image.shape[2] == 3:
-            spot[:] = image
-            continue
-        # Of a drawing, only the ink, in the color of its group.
-        ink = image if np.median(image) < 0.5 else 1 - image
-        spot[:] = spot * (1 - ink) + ink * np.array(colors[group], np.float32)
-    axes.imshow(canvas)
+    images = [split.image(int(row)) for row in rows]
+    axes.imshow(map_canvas(images, [colors[group] for group in groups], places))
     axes.set(xticks=[], yticks=[])
     axes.set_title("the embedding, classes never seen in training", fontsize=8)
     for spine in axes.spines.values():
@@ -101,6 +90,31 @@ def _draw_map(axes: Any, split: "Split", rows: Sequence[int], places: np.ndarray
     if few and len(known) > 1:
         handles = [Patch(color=colors[name], label=name.capitalize()) for name in known]
         axes.legend(handles=handles, fontsize=7, ncols=len(known), loc="upper center", bbox_to_anchor=(0.5, 0.0))
+
+
+def map_canvas(
+    images: Sequence[np.ndarray], colors: Sequence[tuple[float, float, float]], places: np.ndarray
+) -> np.ndarray:
+    """Images in small on white paper, `(MAP_SIDE, MAP_SIDE, 3)` in [0, 1].
+
+    Args:
+        images: `(height, width, channels)` uint8. Of those with one channel only the ink is drawn, the lesser of black
+            and white.
+        colors: The color of each one's ink.
+        places: `(n, 2)` positions, in any unit.
+    """
+    canvas: np.ndarray = np.ones((MAP_SIDE, MAP_SIDE, 3), np.float32)
+    low, high = places.min(axis=0), places.max(axis=0)
+    corners = ((places - low) / np.maximum(high - low, 1e-12) * (MAP_SIDE - THUMBNAIL)).astype(int)
+    for given, color, (x, y) in zip(images, colors, corners, strict=True):
+        image = _thumbnail(given)
+        spot = canvas[y : y + THUMBNAIL, x : x + THUMBNAIL]
+        if image.shape[2] == 3:
+            spot[:] = image
+            continue
+        ink = image if np.median(image) < 0.5 else 1 - image
+        spot[:] = spot * (1 - ink) + ink * np.array(color, np.float32)
+    return canvas
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ GLYPHS_LOSSES = derived(
     das=None,
     exported="triplet",
     arms={
-        "multi_similarity": {},
-        "margin": {"loss": "margin"},
+        "multi_similarity": {"learning_rate": 1e-2},
+        "margin": {"loss": "margin", "learning_rate": 3.16e-2},
         "triplet": {"loss": "triplet"},
         "proxy_anchor": {"loss": "proxy_anchor"},
-        "pddm": {"loss": "double_header_hinge", "pddm": PDDM()},
+        "pddm": {"loss": "double_header_hinge", "pddm": PDDM(), "learning_rate": 1e-3},
     },
 )
