@@ -3,6 +3,7 @@
 from keras_dml.data import benchmarks
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.benchmarks.revisited import RevisitedBenchmark, load_revisited
+from keras_dml.data.benchmarks.uned import UnEDBenchmark, load_uned
 from keras_dml.data.errors import BadImage, DataError
 from keras_dml.data.images.layer_augmentation import LayerAugmentation
 from keras_dml.data.images.preprocessing import ImagePreprocessing
@@ -31,9 +32,11 @@ __all__ = [
     "RandomResizedCrop",
     "RevisitedBenchmark",
     "Split",
+    "UnEDBenchmark",
     "assemble",
     "load",
     "load_revisited",
+    "load_uned",
     "register_benchmark",
 ]
 

@@ -15,6 +15,7 @@ from keras_dml.evaluation.projector import write_projector
 from keras_dml.evaluation.retrieval import RetrievalOptions, evaluate_retrieval
 from keras_dml.evaluation.retrieval_result import RetrievalResult
 from keras_dml.evaluation.revisited import RevisitedScores, revisited_map
+from keras_dml.evaluation.uned import UnEDScores, uned_scores
 
 __all__ = [
     "ClassFold",
@@ -25,6 +26,7 @@ __all__ = [
     "RetrievalOptions",
     "RetrievalResult",
     "RevisitedScores",
+    "UnEDScores",
     "at_widths",
     "class_folds",
     "cluster_metrics",
@@ -35,5 +37,6 @@ __all__ = [
     "nearest_neighbors",
     "prefix",
     "revisited_map",
+    "uned_scores",
     "write_projector",
 ]
