@@ -2,7 +2,7 @@
 
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from keras import ops
 import keras_dml.layers  # noqa: F401  registers the layers that saved models hold
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
-from keras_dml.backend import replicas
+from keras_dml.backend import integers, replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
 from keras_dml.models import gradient_cache
@@ -68,6 +68,8 @@ class MetricLearner(keras.Model):
     """
 
     similarity = renamed_property("similarity", "pair_scorer")
+    train_function: Any
+    test_function: Any
 
     def __init__(
         self,
@@ -318,7 +320,7 @@ class MetricLearner(keras.Model):
             A float32 scalar.
 
         Raises:
-            ValueError: Sample weights, missing labels, or labels that are not class numbers.
+            ValueError: Sample weights, missing labels, or labels that are not integers.
         """
         labels, embeddings = replicas.gather(_class_numbers(y, sample_weight)), replicas.gather(y_pred)
         # While a step is traced: what it logs is known then, and the same for every step.
@@ -364,6 +366,20 @@ class MetricLearner(keras.Model):
         embeddings = self(images, training=False)
         loss = self._compute_loss(images, labels, embeddings, sample_weight, training=False)
         return self._logs(loss, images, labels, embeddings)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        made = self.train_function
+        super().make_train_function(force)
+        if keras.backend.backend() == "jax" and self.train_function is not made:
+            self.train_function = _uncut(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        made = self.test_function
+        super().make_test_function(force)
+        if keras.backend.backend() == "jax" and self.test_function is not made:
+            self.test_function = _uncut(self.test_function)
+        return self.test_function
 
     def _logs(self, loss: Tensor, images: Tensor, labels: Tensor, embeddings: Tensor) -> Logs:
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(embeddings)[0])
@@ -444,13 +460,25 @@ class MetricLearner(keras.Model):
         if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
             # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
+        _check_label_arrays(args, kwargs)
         with replicas.uneven_batches_named(), kept_state(self):
             return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`: the loss on real embeddings."""
+        _check_label_arrays(args, kwargs)
         with kept_state(self):
             return super().evaluate(*args, **kwargs)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`."""
+        _check_label_arrays(args, kwargs)
+        return super().train_on_batch(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.test_on_batch`: the loss on real embeddings."""
+        _check_label_arrays(args, kwargs)
+        return super().test_on_batch(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`: the embeddings."""
@@ -508,7 +536,7 @@ def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
-    """Labels `(batch,)` or `(batch, 1)` as `(batch,)` int32."""
+    """Labels `(batch,)` or `(batch, 1)` as `(batch,)` integers, none of them cut."""
     if sample_weight is not None:
         raise ValueError(
             "MetricLearner takes no sample weights: its losses are defined on pairs and tuples of a batch, which "
@@ -517,6 +545,7 @@ def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
         )
     if labels is None:
         raise ValueError("MetricLearner needs labels: pass batches (images, labels), or `y`.")
+    integers.check_width(labels, "labels")
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
@@ -525,7 +554,31 @@ def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
             "Labels must be class numbers of shape (batch,) or (batch, 1), not one-hot rows. "
             f"Received: shape {tuple(labels.shape)}"
         )
-    return ops.cast(labels, "int32")
+    return integers.exact(labels, "labels")
+
+
+def _check_label_arrays(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raises for arrays of labels, in a call of `fit` and its like, that the backend would cut.
+
+    Keras puts arrays on the device before a step sees them, where JAX has made 32-bit numbers of them.
+    """
+    validation = kwargs.get("validation_data")
+    for labels in (
+        args[1] if len(args) > 1 else kwargs.get("y"),
+        validation[1] if isinstance(validation, list | tuple) and len(validation) > 1 else None,
+    ):
+        integers.check_width(labels, "labels")
+
+
+def _uncut(step: Any) -> Any:
+    """A compiled step of JAX that looks at the labels of its batches before JAX makes 32-bit numbers of them."""
+
+    def batches(iterator: Iterator[Any]) -> Iterator[Any]:
+        for batch in iterator:
+            integers.check_width(keras.utils.unpack_x_y_sample_weight(batch)[1], "labels")
+            yield batch
+
+    return lambda state, iterator: step(state, batches(iterator))
 
 
 def _with_loss_scale_of(given: keras.optimizers.Optimizer, split: SplitOptimizer) -> keras.optimizers.Optimizer:

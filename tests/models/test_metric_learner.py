@@ -338,6 +338,60 @@ def test_one_image_per_class_is_refused_by_a_tuple_loss():
         model.fit(x, np.arange(12), batch_size=12, verbose=0)
 
 
+WIDE = np.array([7, 7 + 2**32] * 6)
+"""Labels that agree in their low 32 bits, and would be one number in float32 too."""
+
+
+class Pairs(keras.utils.PyDataset):
+    """One batch, as given."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, step):
+        return self.batch
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("loss", ["multi_similarity", losses.CrossBatchMemory("multi_similarity", memory_size=24)])
+def test_large_labels_are_told_apart_or_refused(eager, loss):
+    def model():
+        learner = dml.MetricLearner(encoder())
+        learner.compile("sgd", loss=losses.get(keras.saving.serialize_keras_object(losses.get(loss))))
+        learner.run_eagerly = eager
+        return learner
+
+    x, _ = batch()
+    calls = [
+        lambda learner, y: learner.fit(x, y, batch_size=12, verbose=0).history["loss"][0],
+        lambda learner, y: learner.fit(Pairs(x, y), verbose=0).history["loss"][0],
+        lambda learner, y: learner.evaluate(Pairs(x, y), verbose=0),
+        lambda learner, y: learner.train_on_batch(x, y, return_dict=True)["loss"],
+        lambda learner, y: learner.test_on_batch(x, y, return_dict=True)["loss"],
+    ]
+    for call in calls:
+        if backends.TENSORFLOW:
+            # By class numbers in the order of the labels.
+            assert float(call(model(), WIDE)) == float(call(model(), WIDE // 2**32))
+        else:
+            with pytest.raises(ValueError, match=r"`labels` must fit into 32 bits.*4294967303 in row 1 \(6 such"):
+                call(model(), WIDE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool"])
+def test_labels_that_are_no_integers_are_refused(dtype):
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss="multi_similarity")
+    x, y = batch()
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"`labels` must be integers. Received: dtype=\w+. Cast the class numbers"):
+            call(x, (y + 0.5).astype(dtype), batch_size=12, verbose=0)
+
+
 def test_too_few_proxies_are_refused():
     model = dml.MetricLearner(encoder())
     model.compile("sgd", loss=losses.ProxyAnchorLoss(num_classes=CLASSES - 1))
