@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-import keras_dml.layers  # noqa: F401  registers the layers that saved models hold
+import keras_dml.layers
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
+from keras_dml.backbones.unit_length import has_unit_length
 from keras_dml.backend import integers, replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
@@ -125,11 +126,17 @@ class MetricLearner(keras.Model):
     def build(self, input_shape: Shape) -> None:
         """Builds the encoder on `input_shape`, then whatever works on embeddings."""
         # A symbolic call builds any encoder and tells its output's shape.
-        self._build_heads(self.encoder(keras.KerasTensor(input_shape)).shape)
+        output = self.encoder(keras.KerasTensor(input_shape))
+        self._build_heads(keras.tree.map_structure(lambda tensor: tensor.shape, output))
         self.built = True
 
     def _build_heads(self, embedding_shape: Shape) -> None:
         """Creates every weight beyond the encoder's, and the optimizers' state."""
+        if not _is_shape(embedding_shape):
+            raise ValueError(
+                "The encoder must return one tensor of embeddings (batch, dim). Received: several outputs, "
+                f"{embedding_shape}. Make a model of the one to train: keras.Model(encoder.inputs, encoder.outputs[0])"
+            )
         if len(embedding_shape) != 2 or embedding_shape[-1] is None:
             raise ValueError(
                 "The encoder must return embeddings of shape (batch, dim) with a known dim. "
@@ -137,6 +144,7 @@ class MetricLearner(keras.Model):
             )
         shape = self._embedding_shape = (None, embedding_shape[-1])
         self._check_encoder()
+        self._check_lengths()
         if self.augmentation is not None and not self.augmentation.built:
             # A symbolic call, which builds any layer whatever the signature of its `build`.
             self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
@@ -174,6 +182,20 @@ class MetricLearner(keras.Model):
                 f"otherwise than the whole. Received: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Set "
                 "frozen_batch_norm=True, or take an encoder without them"
             )
+
+    def _check_lengths(self) -> None:
+        """Raises where produced embeddings would be normalized and real ones not, or the other way round."""
+        if not isinstance(self.augmentation, keras_dml.layers.DASAugmentation):
+            return
+        unit, normalize = has_unit_length(self.encoder), self.augmentation.normalize
+        if unit is None or unit == normalize:
+            return
+        raise ValueError(
+            f"The embeddings of {self.encoder.name} {'have' if unit else 'do not have'} unit length, and those "
+            f"produced by DAS {'would' if normalize else 'would not'}. Received: "
+            f"DASAugmentation(normalize={normalize}). Pass DASAugmentation(..., normalize={unit}), or "
+            f"{'leave out' if unit else 'end the encoder with'} keras.layers.UnitNormalization()"
+        )
 
     @property
     def _head_variables(self) -> list[keras.Variable]:
@@ -533,6 +555,11 @@ def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     for inner in getattr(layer, "layers", ()):
         yield inner
         yield from _all_layers(inner)
+
+
+def _is_shape(found: Any) -> bool:
+    """Whether this is the shape of one tensor, rather than a list, tuple or dict of shapes."""
+    return isinstance(found, tuple) and all(size is None or isinstance(size, int) for size in found)
 
 
 def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:

@@ -392,6 +392,56 @@ def test_labels_that_are_no_integers_are_refused(dtype):
             call(x, (y + 0.5).astype(dtype), batch_size=12, verbose=0)
 
 
+def ending_in(*layers):
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(DIM), *layers])
+
+
+@pytest.mark.parametrize(
+    ("layers", "unit"),
+    [
+        ((), False),
+        ((keras.layers.Dropout(0.1),), False),
+        ((keras.layers.BatchNormalization(),), False),
+        ((keras.layers.UnitNormalization(),), True),
+        ((keras.Sequential([keras.layers.UnitNormalization(), keras.layers.Identity()]),), True),
+        ((keras.layers.Lambda(lambda x: ops.normalize(x)),), None),
+        ((keras.layers.Dense(DIM, activation=ops.normalize),), None),
+    ],
+)
+def test_das_normalizes_where_the_encoder_does(layers, unit):
+    for normalize in (True, False):
+        augmentation = dml.layers.DASAugmentation(CLASSES, top_k=2, normalize=normalize)
+        if unit in (None, normalize):
+            dml.MetricLearner(ending_in(*layers), augmentation=augmentation)
+            continue
+        has = "have unit length.*would not" if unit else "do not have unit length.*would"
+        remedy = "leave out keras" if unit else "end the encoder with keras"
+        with pytest.raises(ValueError, match=rf"{has}.*normalize={normalize}\).*normalize={unit}\), or {remedy}"):
+            dml.MetricLearner(ending_in(*layers), augmentation=augmentation)
+
+
+@pytest.mark.parametrize("structure", [list, tuple, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_an_encoder_with_several_outputs_is_refused(structure):
+    inputs = keras.Input((5,))
+    outputs = structure([keras.layers.Dense(DIM)(inputs), keras.layers.Dense(DIM)(inputs)])
+    message = "one tensor of embeddings.*Received: several outputs.*keras.Model"
+    with pytest.raises(ValueError, match=message):
+        dml.MetricLearner(keras.Model(inputs, outputs))
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(DIM)
+
+        def call(self, inputs):
+            return structure([self.dense(inputs), self.dense(inputs)])
+
+    model = dml.MetricLearner(Subclassed())
+    model.compile("sgd", loss=spread)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        model.fit(*batch(), batch_size=12, verbose=0)
+
+
 def test_too_few_proxies_are_refused():
     model = dml.MetricLearner(encoder())
     model.compile("sgd", loss=losses.ProxyAnchorLoss(num_classes=CLASSES - 1))
