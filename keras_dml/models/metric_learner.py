@@ -351,7 +351,7 @@ class MetricLearner(keras.Model):
             value, logs, pairs = self._training_loss(labels, embeddings)
             self._epoch.update(logs, pairs, self._some_pixel_above_one(x))
         else:
-            value = self._loss_of(labels, embeddings, training=False).loss
+            value = self._held_out_loss(labels, embeddings)
         for added in self.losses:
             value = value + replicas.once(ops.sum(ops.cast(added, value.dtype)))
         return value
@@ -427,6 +427,16 @@ class MetricLearner(keras.Model):
             value = self._loss_of(labels, embeddings, training=True).loss + self.auxiliary_weight * value
         return value, logs, output.pairs
 
+    def _held_out_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
+        """The loss without augmentation; NaN, and counted, where it has no weights for a class."""
+        classes = _num_classes(self.embedding_loss)
+        if classes is None:
+            return self._loss_of(labels, embeddings, training=False).loss
+        outside = ops.logical_or(labels < 0, labels >= classes)
+        value = self._loss_of(ops.where(outside, 0, labels), embeddings, training=False).loss
+        self._epoch.unknown_classes.update_state(ops.any(outside))
+        return ops.where(ops.any(outside), float("nan"), value)
+
     def _loss_of(self, labels: Tensor, embeddings: Tensor, training: bool) -> losses.LossOutput:
         assert self.embedding_loss is not None
         return self.embedding_loss.compute(
@@ -487,10 +497,17 @@ class MetricLearner(keras.Model):
             return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`: the loss on real embeddings."""
+        """As `keras.Model.evaluate`: the loss on real embeddings.
+
+        A loss with a weight for each class has no value on other classes, such as those that retrieval is tested on.
+        With `return_dict=True`, `loss` is then left out, as `val_loss` is in `fit`.
+
+        Raises:
+            ValueError: Without `return_dict`, where the loss has no value.
+        """
         _check_label_arrays(args, kwargs)
         with kept_state(self):
-            return super().evaluate(*args, **kwargs)
+            return self._without_undefined_loss(super().evaluate(*args, **kwargs))
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.train_on_batch`."""
@@ -498,9 +515,22 @@ class MetricLearner(keras.Model):
         return super().train_on_batch(*args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.test_on_batch`: the loss on real embeddings."""
+        """As `keras.Model.test_on_batch`, and `evaluate` here."""
         _check_label_arrays(args, kwargs)
-        return super().test_on_batch(*args, **kwargs)
+        return self._without_undefined_loss(super().test_on_batch(*args, **kwargs))
+
+    def _without_undefined_loss(self, results: Any) -> Any:
+        if not float(self._epoch.unknown_classes.result()):
+            return results
+        if isinstance(results, dict):
+            return {name: value for name, value in results.items() if name != "loss"}
+        assert self.embedding_loss is not None
+        raise ValueError(
+            f"The loss {self.embedding_loss.name} has weights for {_num_classes(self.embedding_loss)} classes, from 0 on, "
+            "and so no value on these data, which hold others. Measure retrieval on held-out classes with "
+            "keras_dml.callbacks.RetrievalEvaluation or keras_dml.evaluation.evaluate_retrieval; for metrics of your "
+            "own alone, pass return_dict=True"
+        )
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`: the embeddings."""
@@ -608,6 +638,13 @@ def _uncut(step: Any) -> Any:
     return lambda state, iterator: step(state, batches(iterator))
 
 
+def _num_classes(loss: losses.EmbeddingLoss | None) -> int | None:
+    """For how many classes a loss, or the one that it is wrapped around, has weights; None where it has none."""
+    while loss is not None and loss.num_classes is None:
+        loss = loss.loss if isinstance(loss, losses.WrapperLoss) else None
+    return None if loss is None else loss.num_classes
+
+
 def _with_loss_scale_of(given: keras.optimizers.Optimizer, split: SplitOptimizer) -> keras.optimizers.Optimizer:
     """`split`, scaled as the user's optimizer was where that is a `LossScaleOptimizer`."""
     if not isinstance(given, keras.optimizers.LossScaleOptimizer):
@@ -631,18 +668,20 @@ class _Epoch:
     def __init__(self, statistics: Sequence[str] = ()) -> None:
         self._means = {name: keras.metrics.Mean(name=name) for name in (*statistics, *self.MEANS)}
         self._totals = _StepTotals()
+        self.unknown_classes = keras.metrics.Sum(name="batches_of_unknown_classes")
         self._logged: set[str] = set()
         self.training = False
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Everything with variables that a step changes."""
-        return [*self._means.values(), self._totals]
+        return [*self._means.values(), self._totals, self.unknown_classes]
 
     @property
     def hidden(self) -> set[str]:
         """Names in `metrics` that are not reported now."""
-        return {self._totals.name, *self._means} - (self._logged if self.training else set())
+        always = {self._totals.name, self.unknown_classes.name}
+        return always | (set(self._means) - (self._logged if self.training else set()))
 
     def update(self, logs: Logs, pairs: losses.PairStatus | None, pixel_above_one: Tensor) -> None:
         """Takes in a step.

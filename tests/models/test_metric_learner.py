@@ -442,6 +442,35 @@ def test_an_encoder_with_several_outputs_is_refused(structure):
         model.fit(*batch(), batch_size=12, verbose=0)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda: losses.ProxyAnchorLoss(CLASSES),
+        lambda: losses.MarginLoss(CLASSES),
+        lambda: losses.CrossBatchMemory(losses.MarginLoss(CLASSES), memory_size=24),
+    ],
+)
+def test_a_loss_of_classes_has_no_value_on_others(loss, eager):
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss=loss(), run_eagerly=eager, metrics=[lambda y, x: ops.mean(x)])
+    x, y = batch()
+    mixed = np.where(np.arange(12) < 6, y, y + CLASSES)
+    for labels in (y + CLASSES, mixed, y - CLASSES):
+        history = model.fit(x, y, batch_size=12, verbose=0, validation_data=(x, labels)).history
+        assert np.isfinite(history["loss"]).all()
+        assert "val_loss" not in history
+        assert any(name.startswith("val_") for name in history)
+        found = model.evaluate(x, labels, batch_size=6, verbose=0, return_dict=True)
+        assert "loss" not in found
+        assert not np.isnan(list(found.values())).any()
+        for call in (model.test_on_batch, lambda *data: model.evaluate(*data, batch_size=6, verbose=0)):
+            with pytest.raises(ValueError, match=r"has weights for 4 classes.*RetrievalEvaluation"):
+                call(x, labels)
+    # And the next evaluation has one again.
+    assert np.isfinite(model.fit(x, y, batch_size=12, verbose=0, validation_data=(x, y)).history["val_loss"]).all()
+
+
 def test_too_few_proxies_are_refused():
     model = dml.MetricLearner(encoder())
     model.compile("sgd", loss=losses.ProxyAnchorLoss(num_classes=CLASSES - 1))
