@@ -524,10 +524,11 @@ class MetricLearner(keras.Model):
             return results
         if isinstance(results, dict):
             return {name: value for name, value in results.items() if name != "loss"}
-        assert self.embedding_loss is not None
+        loss = self.embedding_loss
+        assert loss is not None
         raise ValueError(
-            f"The loss {self.embedding_loss.name} has weights for {_num_classes(self.embedding_loss)} classes, from 0 on, "
-            "and so no value on these data, which hold others. Measure retrieval on held-out classes with "
+            f"The loss {loss.name} has weights for {_num_classes(loss)} classes, numbered from 0, and so no "
+            "value on these data, which hold others. Measure retrieval on held-out classes with "
             "keras_dml.callbacks.RetrievalEvaluation or keras_dml.evaluation.evaluate_retrieval; for metrics of your "
             "own alone, pass return_dict=True"
         )

@@ -565,3 +565,93 @@ def test_a_subclass_trains_with_what_it_overrides(subclass, jit):
     if subclass is Halved:
         found = model.evaluate(x, y, batch_size=12, verbose=0)
         assert found == pytest.approx(0.5 * float(spread(y, np.asarray(model.encoder(x)))), rel=1e-5)
+
+
+class Activity(keras.layers.Layer):
+    """Adds a loss of its own and hands its input on."""
+
+    def call(self, inputs):
+        self.add_loss(0.3 * ops.mean(ops.square(inputs)))
+        return inputs
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_losses_that_the_encoder_adds_are_trained_on(jit):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,))
+    x = Activity()(keras.layers.Dense(DIM, kernel_regularizer=keras.regularizers.L2(0.5), name="dense")(inputs))
+    model = dml.MetricLearner(keras.Model(inputs, keras.layers.UnitNormalization()(x)))
+    model.compile(keras.optimizers.SGD(0.1), loss=spread, jit_compile=jit)
+    x, y = batch()
+    dense = model.encoder.get_layer("dense")
+    before = weights(model)
+
+    def loss_of(labels, embeddings):
+        added = 0.5 * ops.sum(ops.square(dense.kernel)) + 0.3 * ops.mean(ops.square(ops.matmul(x, dense.kernel)))
+        return spread(labels, embeddings) + added
+
+    gradients, value = manual_gradients(model, x, y, loss_of)
+    assert np.ravel(model.evaluate(x, y, batch_size=12, verbose=0))[0] == pytest.approx(value, rel=1e-5)
+    assert model.fit(x, y, batch_size=12, shuffle=False, verbose=0).history["loss"][0] == pytest.approx(value, rel=1e-5)
+    np.testing.assert_allclose(weights(model)[0], before[0] - 0.1 * gradients[0], atol=1e-6)
+
+
+def with_margins(optimizer, **kwargs):
+    model = dml.MetricLearner(encoder())
+    model.compile(optimizer, loss=losses.MarginLoss(CLASSES, loss_learning_rate=0.2), **kwargs)
+    return model
+
+
+def rates(model):
+    return [float(np.asarray(optimizer.learning_rate)) for optimizer in (model.optimizer, model.loss_optimizer)]
+
+
+def test_callbacks_that_set_the_rate_move_that_of_the_loss_too():
+    x, y = batch()
+    model = with_margins(keras.optimizers.SGD(0.1))
+    seen = []
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(rates(model))),
+    ]
+    model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(seen, [[0.05, 0.1], [0.025, 0.05]], rtol=1e-6)
+
+    model = with_margins(keras.optimizers.SGD(0.1))
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.1, patience=1, min_delta=1e9)
+    model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=[plateau])
+    np.testing.assert_allclose(rates(model), [0.01, 0.02], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_average_of_weights_covers_those_of_the_loss(jit, policy):
+    keras.config.set_dtype_policy(policy)
+    model = with_margins(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), jit_compile=jit)
+    x, y = batch()
+    steps = []
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        steps.append([variable.numpy() for variable in model.trainable_variables])
+    averages = steps[0]
+    for values in steps[1:]:
+        averages = [0.5 * average + 0.5 * value for average, value in zip(averages, values, strict=True)]
+    # A step at rate 0 leaves the weights as they are, and `fit` then puts the average in their place.
+    model.optimizer.learning_rate = 0.0
+    averages = [0.5 * average + 0.5 * value for average, value in zip(averages, steps[-1], strict=True)]
+    model.fit(x, y, batch_size=12, verbose=0)
+    assert not np.allclose(steps[-1][-1], averages[-1], atol=1e-4)
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_allclose(variable.numpy(), average, atol=1e-6)
+
+
+def test_validation_reports_no_statistics_of_training():
+    x, y = batch()
+    model = das_model()
+    history = model.fit(x, y, batch_size=12, epochs=2, verbose=0, validation_data=(x, y)).history
+    assert {name for name in history if name.startswith("val_")} == {"val_loss"}
+    assert {"produced_distance", "produced_share", "active_pairs", "bank_fill"} <= set(history)
+    scored = dml.MetricLearner(encoder(), pair_scorer=dml.layers.PDDMUnit())
+    scored.compile("sgd", loss="double_header_hinge")
+    history = scored.fit(x, y, batch_size=12, verbose=0, validation_data=(x, y)).history
+    assert {name for name in history if name.startswith("val_")} == {"val_loss"}
