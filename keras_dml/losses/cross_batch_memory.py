@@ -77,7 +77,8 @@ class CrossBatchMemory(WrapperLoss):
         count = ops.shape(batch.embeddings)[0]
         slots = ops.mod(self.position + ops.arange(count, dtype="int32"), self.memory_size)
         rows = slots[:, None]
-        memory = ops.scatter_update(self.memory, rows, ops.stop_gradient(batch.embeddings))
+        newest = ops.cast(ops.stop_gradient(batch.embeddings), self.memory.dtype)
+        memory = ops.scatter_update(self.memory, rows, newest)
         labels = ops.scatter_update(self.memory_labels, rows, ops.cast(batch.labels, integers.widest()))
         filled = ops.minimum(self.filled + count, self.memory_size)
         self.memory.assign(memory)
@@ -91,7 +92,7 @@ class CrossBatchMemory(WrapperLoss):
             EmbeddingBatch.create(
                 batch.labels,
                 batch.embeddings,
-                keys=memory,
+                keys=ops.cast(memory, batch.embeddings.dtype),
                 key_labels=labels,
                 ids=slots,
                 key_ids=key_ids,
