@@ -540,6 +540,13 @@ class MetricLearner(keras.Model):
 
     # ------------------------------------------------------------------ saving
 
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.export`: the encoder's forward pass, from images to embeddings.
+
+        Augmentation, loss and optimizers are left out; `save` keeps them.
+        """
+        self.encoder.export(*args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {

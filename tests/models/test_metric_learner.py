@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import backends
 import keras
 import numpy as np
@@ -655,3 +658,38 @@ def test_validation_reports_no_statistics_of_training():
     scored.compile("sgd", loss="double_header_hinge")
     history = scored.fit(x, y, batch_size=12, verbose=0, validation_data=(x, y)).history
     assert {name for name in history if name.startswith("val_")} == {"val_loss"}
+
+
+@backends.tensorflow_only("Keras exports to a SavedModel")
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_export_holds_the_forward_pass_of_the_encoder(kind, trained, tmp_path):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(DIM)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = dml.MetricLearner(
+        encoder(batch_norm=True) if kind == "functional" else Subclassed(),
+        augmentation=dml.layers.DASAugmentation(CLASSES, top_k=2),
+        pair_scorer=dml.layers.PDDMUnit(),
+    )
+    model.compile("adam", loss="double_header_hinge")
+    x, y = batch()
+    if trained:
+        model.fit(x, y, batch_size=12, verbose=0)
+    else:
+        model(x)
+    model.export(tmp_path / "exported", verbose=False)
+    np.save(tmp_path / "images.npy", x[:5])
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "loaded = tf.saved_model.load(sys.argv[1] + '/exported')\n"
+        "embeddings = loaded.serve(np.load(sys.argv[1] + '/images.npy'))\n"
+        "np.save(sys.argv[1] + '/embeddings.npy', embeddings.numpy())"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "embeddings.npy"), model.predict(x[:5], verbose=0), atol=1e-6)
