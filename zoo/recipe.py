@@ -68,6 +68,7 @@ class Recipe:
         weights: What the backbone starts from: None for fresh weights, "imagenet", or a file; see
             `keras_dml.backbones.build`.
         embedding_dim: Width d of the embedding; None for the backbone's own, without a linear layer.
+        embedding_init: What the linear layer starts from: "glorot_uniform" or "torch"; see `keras_dml.backbones.build`.
         pooling: "avg", "max" or "avg+max" (their sum); "class_token" for a transformer's.
         normalize: Whether embeddings have unit length.
         input_size: Side of the encoder's square input, in pixels.
@@ -140,6 +141,7 @@ class Recipe:
     images_per_class: int
     backbone_options: Options = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    embedding_init: str = "glorot_uniform"
     pooling: str = "avg"
     normalize: bool = True
     resize: int | None = None
