@@ -20,9 +20,11 @@ def has_unit_length(encoder: keras.Model) -> bool | None:
     """Whether an encoder scales its embeddings to unit length, told by its last layer; None where that does not tell.
 
     Args:
-        encoder: A model to embeddings `(n, d)`, built or not.
+        encoder: A model to embeddings `(n, d)`, built or not, or one around it that has it as `encoder`, such as
+            `MetricLearner`.
     """
-    operation = _last(encoder)
+    inner = getattr(encoder, "encoder", None)
+    operation = _last(inner if isinstance(inner, keras.Model) else encoder)
     if isinstance(operation, layers.UnitNormalization):
         return True if operation.axis in (-1, 1, [-1], [1], (-1,), (1,)) else None
     if isinstance(operation, layers.Dense):
