@@ -60,7 +60,8 @@ SOP_DAS = DAS(top_k=8, scale_range=(0.5, 2.0), shift_scale=0.1, detach=False)
 """DAS as Table 1 uses it on Stanford Online Products."""
 
 UNNORMALIZED = ("generalized_lifted_structure", "n_pair")
-"""Losses of Table 2 on embeddings that are not scaled to unit length; DAS then leaves its own alone as well."""
+"""Losses of Table 2 on embeddings that are not scaled to unit length; DAS then leaves its own alone as well. Theirs are
+compared by Euclidean distance, as in the authors' code: `metric` follows `normalize`."""
 
 LOSSES: dict[str, Options] = {
     "triplet_semi_hard": {"loss": "triplet", "loss_args": {"miner": "semi_hard"}},
