@@ -88,6 +88,15 @@ def read_groups(paths: Sequence[pathlib.Path]) -> list[Group]:
     ]
 
 
+def ranked_by(groups: Sequence[Group]) -> str | None:
+    """By which distance each arm is ranked, in words, where they are not all ranked by the same."""
+    kinds = {group.distance: [one.name for one in groups if one.distance == group.distance] for group in groups}
+    if len(kinds) < 2:
+        return None
+    told = "; ".join(f"{', '.join(names)} by {kind or 'unknown'} distance" for kind, names in kinds.items())
+    return f"Not all arms are ranked alike: {told}."
+
+
 def compare(baseline: Group, arm: Group, metric: str) -> Difference:
     """Takes the differences seed by seed and tests their mean against 0."""
     seeds = tuple(seed for seed in sorted(baseline.values) if seed in arm.values)
@@ -194,10 +203,9 @@ def report(groups: Sequence[Group], metrics: Sequence[str] | None = None, baseli
     tests = len(others) * len(chosen)
     if tests > 1 and fewest > 1:
         lines.append(f"{tests} tests stand above: by chance alone about {tests * 0.05:.1f} would fall below 0.05.")
-    kinds = {group.distance: [one.name for one in groups if one.distance == group.distance] for group in groups}
-    if len(kinds) > 1:
-        told = "; ".join(f"{', '.join(names)} by {kind or 'unknown'} distance" for kind, names in kinds.items())
-        lines.append(f"Not all arms are ranked alike: {told}.")
+    distances = ranked_by(groups)
+    if distances is not None:
+        lines.append(distances)
     lines.append("Seeds vary weights and batches, not the test classes: see `zoo.evaluate` for intervals over classes.")
     return "\n".join(lines)
 

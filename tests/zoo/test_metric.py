@@ -12,6 +12,8 @@ from zoo import compare, evaluate, recipes, reproduce
 from zoo.recipe import metric_of, settings_as_saved
 from zoo.record import changed_settings_of_record, changed_settings_of_run
 from zoo.report.evaluated import evaluate_run
+from zoo.report.experiment import open_experiment
+from zoo.report.sections.arms import arms_section
 from zoo.runs import open_run
 
 SETTINGS = {
@@ -93,6 +95,11 @@ def test_a_comparison_says_that_distances_differ(experiment, tmp_path):
     make_old(mixed / "seed-1", seed=1)
     with pytest.raises(ValueError, match=r"arm 'raw' that were evaluated by euclidean distance and one by cosine"):
         compare.read_groups([mixed])
+
+
+def test_the_page_of_the_experiment_says_so_too(experiment):
+    section = arms_section(open_experiment(experiment))
+    assert section.distances == "Not all arms are ranked alike: unit by cosine distance; raw by euclidean distance."
 
 
 def make_old(folder, **changed):
