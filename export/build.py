@@ -123,7 +123,8 @@ def _write_version(
     progress: Progress,
 ) -> pathlib.Path:
     """Completes `folder`, which lies in `directory`, and publishes it. See `build_model` for the arguments."""
-    rows = normalized(gallery.embeddings, spec.metric)
+    spec = _with_metric(spec, image_encoder, gallery)
+    rows = normalized(gallery.embeddings, spec.chosen_metric)
     index = build_index(rows, spec, options.queries, progress)
     memory_bytes, reranking = _save_graphs(folder, gallery, image_encoder, index, options, rows, progress)
     gallery.save(folder / GALLERY)
@@ -158,6 +159,15 @@ def _write_version(
         versions.prune(directory, options.keep)
     progress.message(f"wrote {version}")
     return version
+
+
+def _with_metric(spec: IndexSpec, image_encoder: "ImageEncoder | None", gallery: Gallery) -> IndexSpec:
+    """The spec with a metric; where none is given, the one that the encoder is evaluated by."""
+    from keras_dml.evaluation import chosen_metric
+
+    if spec.metric is not None or image_encoder is None:
+        return spec
+    return dataclasses.replace(spec, metric=chosen_metric(image_encoder.metric, gallery.embeddings))
 
 
 def _save_graphs(
@@ -244,7 +254,7 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kind", type=current_kind, choices=kinds(), help="kind of index, instead of one chosen by the gallery's size"
     )
-    group.add_argument("--metric", choices=METRICS, help="what near means (default cosine)")
+    group.add_argument("--metric", choices=METRICS, help="what near means (default: as the run was evaluated)")
     for name, text in _engine_options().items():
         group.add_argument(f"--{name.replace('_', '-')}", type=positive, metavar="N", help=text)
     group.add_argument(
@@ -266,7 +276,7 @@ def index_spec(arguments: argparse.Namespace) -> IndexSpec:
     given = {name: getattr(arguments, name) for name in _engine_options()}
     return IndexSpec(
         arguments.kind or AUTO,
-        arguments.metric or METRICS[0],
+        arguments.metric,
         DEFAULT_RECALL if arguments.recall is None else arguments.recall,
         int8=bool(arguments.int8),
         options={name: value for name, value in given.items() if value is not None},

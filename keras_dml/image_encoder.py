@@ -13,6 +13,7 @@ from keras_dml.backend import replicas
 from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.data.errors import unreadable_images_named
 from keras_dml.data.sources import EncodedImages
+from keras_dml.evaluation import check_metric
 from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
 from keras_dml.utils.files import read_json, sha256, write_json, written_aside
 from keras_dml.utils.progress import SILENT, Progress
@@ -35,6 +36,8 @@ class ImageEncoder:
         preprocessing: From an image of any size to an encoder input.
         pair_scorer: A learned similarity of pairs trained with the encoder (`keras_dml.layers.PDDMUnit`), or None.
         trained_on: What is known about the training, JSON-able and of any form: name, recipe, data, code, versions.
+        metric: How its embeddings are to be compared: "cosine" or "euclidean". By default as the encoder's last layer
+            tells, cosine where they have unit length; None where it does not tell.
 
     Raises:
         ValueError: Encoder and preprocessing do not fit each other.
@@ -51,6 +54,7 @@ class ImageEncoder:
     preprocessing: ImagePreprocessing
     pair_scorer: "keras.layers.Layer | None" = None
     trained_on: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         # A subclassed model has no input shape before its first call; what does not fit then fails there.
@@ -61,6 +65,9 @@ class ImageEncoder:
                 raise ValueError(
                     f"The preprocessing makes images of shape {given}, the encoder takes {tuple(expected[1:])}"
                 )
+        check_metric(self.metric)
+        if self.metric is None:
+            object.__setattr__(self, "metric", metric_of_encoder(self.encoder))
         object.__setattr__(self, "trained_on", types.MappingProxyType(dict(self.trained_on)))
 
     @property
@@ -148,6 +155,7 @@ class ImageEncoder:
             "format": FORMAT,
             "preprocessing": self.preprocessing.to_config(),
             "embedding_dim": self.embedding_dim,
+            "metric": self.metric,
             "trained_on": dict(self.trained_on),
             "files": {name: {"sha256": sha256(folder / name)} for name in models},
         }
@@ -187,7 +195,17 @@ class ImageEncoder:
             ImagePreprocessing.from_config(content["preprocessing"]),
             load_pair_scorer(scorer) if PAIR_SCORER_FILE in content["files"] else None,
             content["trained_on"],
+            # Before this was saved, every encoder was evaluated by cosine.
+            content.get("metric", "cosine"),
         )
+
+
+def metric_of_encoder(encoder: "keras.Model") -> str | None:
+    """The metric of an encoder: cosine where its embeddings have unit length, else Euclidean; None where unknown."""
+    from keras_dml.backbones.unit_length import has_unit_length
+
+    unit = has_unit_length(encoder)
+    return None if unit is None else "cosine" if unit else "euclidean"
 
 
 def load_keras_model(path: pathlib.Path) -> "keras.Model":

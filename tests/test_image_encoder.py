@@ -125,6 +125,27 @@ def test_round_trip(image_encoder, images, tmp_path):
     assert dml.ImageEncoder.load(folder).pair_scorer is None
 
 
+def test_it_knows_how_its_embeddings_are_compared(tmp_path):
+    def encoder(*layers, metric=None):
+        stacked = [keras.layers.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4), *layers]
+        return dml.ImageEncoder(keras.Sequential(stacked), dml.data.ImagePreprocessing(8), metric=metric)
+
+    assert encoder().metric == "euclidean"
+    assert encoder(keras.layers.UnitNormalization()).metric == "cosine"
+    assert encoder(keras.layers.LayerNormalization(), keras.layers.Activation("tanh")).metric is None
+    for one in (encoder(), encoder(metric="cosine")):
+        one.save(tmp_path)
+        assert dml.ImageEncoder.load(tmp_path).metric == one.metric
+    # Saved before there was a choice: its figures are those by cosine.
+    encoder().save(tmp_path)
+    content = json.loads((tmp_path / "image_encoder.json").read_text())
+    del content["metric"]
+    (tmp_path / "image_encoder.json").write_text(json.dumps(content))
+    assert dml.ImageEncoder.load(tmp_path).metric == "cosine"
+    with pytest.raises(ValueError, match=r"metric 'cosin'. Did you mean 'cosine'"):
+        encoder(metric="cosin")
+
+
 def test_a_fresh_process_embeds_alike(image_encoder, images, tmp_path):
     image_encoder.save(tmp_path / "saved")
     np.save(tmp_path / "images.npy", images)

@@ -48,6 +48,8 @@ def _validate_arm(arm: Recipe) -> None:
     _check_backbone(arm.backbone, arm.backbone_options)
     if arm.pooling not in backbones.POOLINGS:
         raise ValueError(unknown_name("pooling", arm.pooling, backbones.POOLINGS))
+    if arm.embedding_init not in backbones.EMBEDDING_INITS:
+        raise ValueError(unknown_name("embedding_init", arm.embedding_init, backbones.EMBEDDING_INITS))
     build_optimizer(arm, arm.learning_rate)
     _check_schedule(arm)
     _check_trainable(arm)
@@ -175,6 +177,7 @@ def build_encoder(recipe: Recipe) -> "keras.Model":
                 normalize=recipe.normalize,
                 options=recipe.backbone_options,
                 weights=recipe.weights,
+                embedding_init=recipe.embedding_init,
             )
     except RuntimeError as error:
         raise ValueError(f"{error} (on the command line: --weights FILE)") from error

@@ -28,10 +28,12 @@ class Group:
     Args:
         name: What the arm is called in the tables.
         values: Seed -> metric -> value at the end of training.
+        distance: What its embeddings are compared by, "cosine" or "euclidean"; None where it is not known.
     """
 
     name: str
     values: dict[int, dict[str, float]]
+    distance: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +64,37 @@ class Difference:
 def read_groups(paths: Sequence[pathlib.Path]) -> list[Group]:
     """Groups all runs that the paths stand for by arm, in the order they come."""
     members: dict[tuple[pathlib.Path, str], dict[int, dict[str, float]]] = {}
+    distances: dict[tuple[pathlib.Path, str], str] = {}
     for path in paths:
         for folder in run_folders(path):
             run = open_run(folder)
             if "last" not in run.metrics:
                 raise ValueError(f"{folder} has no metrics of a finished training. Finish it, or leave it out.")
             arm, seed = str(run.config.get("arm", folder.parent.name)), int(run.config.get("seed", 0))
-            group = members.setdefault((folder.parent.resolve(), arm), {})
+            key = (folder.parent.resolve(), arm)
+            group = members.setdefault(key, {})
+            if distances.setdefault(key, run.metric) != run.metric:
+                raise ValueError(
+                    f"{folder.parent} holds runs of arm {arm!r} that were evaluated by {distances[key]} distance and "
+                    f"one by {run.metric} distance, {folder.name}. Leave one kind out."
+                )
             if seed in group:
                 raise ValueError(f"{folder.parent} holds two runs of arm {arm!r} with seed {seed}. Leave one out.")
             group[seed] = {name: float(value) for name, value in run.metrics["last"].items() if value is not None}
     arms = [arm for _, arm in members]
     return [
-        Group(arm if arms.count(arm) == 1 else f"{parent.parent.name}/{parent.name}", values)
+        Group(arm if arms.count(arm) == 1 else f"{parent.parent.name}/{parent.name}", values, distances[(parent, arm)])
         for (parent, arm), values in members.items()
     ]
+
+
+def ranked_by(groups: Sequence[Group]) -> str | None:
+    """By which distance each arm is ranked, in words, where they are not all ranked by the same."""
+    kinds = {group.distance: [one.name for one in groups if one.distance == group.distance] for group in groups}
+    if len(kinds) < 2:
+        return None
+    told = "; ".join(f"{', '.join(names)} by {kind or 'unknown'} distance" for kind, names in kinds.items())
+    return f"Not all arms are ranked alike: {told}."
 
 
 def compare(baseline: Group, arm: Group, metric: str) -> Difference:
@@ -185,6 +203,9 @@ def report(groups: Sequence[Group], metrics: Sequence[str] | None = None, baseli
     tests = len(others) * len(chosen)
     if tests > 1 and fewest > 1:
         lines.append(f"{tests} tests stand above: by chance alone about {tests * 0.05:.1f} would fall below 0.05.")
+    distances = ranked_by(groups)
+    if distances is not None:
+        lines.append(distances)
     lines.append("Seeds vary weights and batches, not the test classes: see `zoo.evaluate` for intervals over classes.")
     return "\n".join(lines)
 

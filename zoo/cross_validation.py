@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_dml.data import Benchmark
-from keras_dml.evaluation import evaluate_folds
+from keras_dml.evaluation import RetrievalOptions, evaluate_folds
 from keras_dml.utils.files import read_json, write_json
 from zoo.devices import Devices
 from zoo.experiment import Experiment
@@ -66,6 +66,7 @@ def cross_validate(
             galleries,
             None if benchmark.gallery is None else benchmark.gallery.labels,
             ks=recipe.ks,
+            options=RetrievalOptions(metric=recipe.arm(arm).chosen_metric),
         )
         separate = [summary(one, recipe.clustering) for one in result.separate]
         for row, values in (

@@ -12,7 +12,7 @@ import argparse
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_dml.utils.command import Parser, WrongCallError, add_data_arguments, execute, positive, run
 from keras_dml.utils.files import write_json
@@ -21,6 +21,8 @@ from zoo.runs import Embeddings, open_run, read_embeddings
 from zoo.runs.layout import EVALUATION_SUFFIX
 from zoo.tables import markdown
 from zoo.titles import title
+
+METRICS = ("cosine", "euclidean")
 
 if TYPE_CHECKING:
     from keras_dml.data import Benchmark, Split
@@ -119,11 +121,18 @@ def embed(
     return side(benchmark.test), None if benchmark.gallery is None else side(benchmark.gallery)
 
 
+class _Asked(NamedTuple):
+    ks: tuple[int, ...]
+    metric: str
+
+
 def _read(
     arguments: argparse.Namespace,
-) -> tuple[Embeddings, Embeddings | None, tuple[int, ...], pathlib.Path, dict[str, Any]]:
-    """Queries, gallery, ranks, where the record goes, and what it says was evaluated."""
-    target, gallery = arguments.target, None
+) -> tuple[Embeddings, Embeddings | None, "_Asked", pathlib.Path, dict[str, Any]]:
+    """Queries, gallery, what is asked for, where the record goes, and what it says was evaluated."""
+    from keras_dml.evaluation import chosen_metric
+
+    target, gallery, metric = arguments.target, None, "cosine"
     ks: tuple[int, ...] = (1, 2, 4, 8)
     source: dict[str, Any] = {}
     if arguments.gallery is not None:
@@ -139,15 +148,17 @@ def _read(
         queries, embedded = embed(target, benchmark, arguments.resize, arguments.batch_size, TerminalProgress())
         source = {"benchmark": arguments.benchmark, "data": benchmark.identity}
         gallery = gallery or embedded
+        metric = chosen_metric(None, queries.vectors)
         output = target.with_suffix(f".{arguments.benchmark}{EVALUATION_SUFFIX}")
     else:
         run = open_run(target)
-        ks, output = run.ks, run.files.evaluation
+        ks, output, metric = run.ks, run.files.evaluation, run.metric
         queries, gallery = run.embeddings(), gallery or run.gallery()
         source = {name: run.config.get(name) for name in ("name", "arm", "seed", "benchmark", "data")}
     if arguments.gallery is not None:
         source["gallery"] = arguments.gallery.name
-    return queries, gallery, arguments.ks or ks, arguments.output or output, {"file": target.name, **source}
+    asked = _Asked(arguments.ks or ks, arguments.metric or metric)
+    return queries, gallery, asked, arguments.output or output, {"file": target.name, **source}
 
 
 def _ranks(text: str) -> tuple[int, ...]:
@@ -164,7 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resize", type=int, help="short side before the center crop, for a .keras encoder")
     parser.add_argument("--batch-size", type=positive, default=64, help="images per forward pass (default: 64)")
     parser.add_argument("--ks", type=_ranks, help="ranks, as in 1,10,100 (default: the recipe's, or 1,2,4,8)")
-    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        help="default: the run's; cosine for an .npz; for a .keras encoder cosine if its embeddings have unit length",
+    )
     parser.add_argument(
         "--clusters", type=int, help="k-means clusters (default: test classes; the DAS authors: training classes)"
     )
@@ -176,8 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    queries, gallery, ks, output, source = _read(arguments)
-    result = evaluate(queries, gallery, ks, arguments.metric, arguments.clusters, arguments.seed)
+    queries, gallery, asked, output, source = _read(arguments)
+    result = evaluate(queries, gallery, asked.ks, asked.metric, arguments.clusters, arguments.seed)
     values = {"source": source, **record(result, clustering=not arguments.no_clustering)}
     write_json(output, values)
     print(table(values))

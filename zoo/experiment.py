@@ -285,11 +285,12 @@ class Experiment:
         return query
 
     def _draw_retrieval(self, benchmark: Benchmark, wrong: int = 3, right: int = 5, k: int = 8) -> None:
-        from keras_dml.evaluation import evaluate_retrieval
+        from keras_dml.evaluation import RetrievalOptions, evaluate_retrieval
 
         saved = read_embeddings(self.exported.test_embeddings)
         embeddings, labels = saved.vectors, saved.labels
-        neighbors = evaluate_retrieval(embeddings, labels, ks=(k,)).neighbors[:, :k]
+        options = RetrievalOptions(metric=self.recipe.arm(self.recipe.exported).chosen_metric)
+        neighbors = evaluate_retrieval(embeddings, labels, ks=(k,), options=options).neighbors[:, :k]
         hit = labels[neighbors[:, 0]] == labels
         random = np.random.default_rng(0)
         failed, found = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))

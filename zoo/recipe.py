@@ -23,9 +23,10 @@ NOT_NEGATIVE = (
     "clip_norm",
 )
 """Fields that are finite numbers of at least 0, or None."""
-CHOICES = {
+CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "lr_schedule": ("steps", "cosine", "constant"),
+    "metric": (None, "cosine", "euclidean"),
 }
 """Fields with a few known values."""
 
@@ -69,6 +70,7 @@ class Recipe:
         weights: What the backbone starts from: None for fresh weights, "imagenet", or a file; see
             `keras_dml.backbones.build`.
         embedding_dim: Width d of the embedding; None for the backbone's own, without a linear layer.
+        embedding_init: What the linear layer starts from: "glorot_uniform" or "torch"; see `keras_dml.backbones.build`.
         pooling: "avg", "max" or "avg+max" (their sum); "class_token" for a transformer's.
         normalize: Whether embeddings have unit length.
         input_size: Side of the encoder's square input, in pixels.
@@ -118,6 +120,8 @@ class Recipe:
             the epoch to report; see `zoo.experiment.Experiment`.
         clustering: Whether NMI and F1 of k-means are measured too, of the untrained and the trained network. Its time
             grows with images times classes: False for millions of images.
+        metric: How embeddings are compared in every evaluation, also in that which chooses an epoch: "cosine" or
+            "euclidean"; None for cosine where they have unit length (`normalize`), else Euclidean distance.
         ks: Ranks of Recall@k, 1 among them.
         widths: Numbers of first channels at which embeddings are evaluated too, as `d64_recall@1` and so on; for
             "matryoshka" its own by default.
@@ -143,6 +147,7 @@ class Recipe:
     images_per_class: int
     backbone_options: Options = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    embedding_init: str = "glorot_uniform"
     pooling: str = "avg"
     normalize: bool = True
     resize: int | None = None
@@ -174,6 +179,7 @@ class Recipe:
     evaluate_every: int = 1
     select_epoch: bool = True
     clustering: bool = True
+    metric: str | None = None
     ks: tuple[int, ...] = (1, 2, 4, 8)
     widths: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -209,7 +215,8 @@ class Recipe:
                 raise ValueError(f"`{name}` must be a finite number of at least 0. Received: {name}={value}")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(unknown_name(f"{name} of a recipe:", str(getattr(self, name)), known))
+                names = [str(one) for one in known]
+                raise ValueError(unknown_name(f"{name} of a recipe:", str(getattr(self, name)), names))
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"`ema`, a momentum, must lie between 0 and 1, or be None. Received: ema={self.ema}")
         if self.trainable not in ("all", "head") and (not isinstance(self.trainable, int) or self.trainable < 1):
@@ -247,6 +254,11 @@ class Recipe:
         """Widths of prefixes that are evaluated beside the whole embedding."""
         chosen = self.widths or (self.loss_args.get("widths", ()) if self.loss == "matryoshka" else ())
         return tuple(width for width in chosen if width != self.embedding_dim)
+
+    @property
+    def chosen_metric(self) -> str:
+        """How embeddings are compared, where `metric` leaves it to `normalize` too."""
+        return self.metric or ("cosine" if self.normalize else "euclidean")
 
     def evaluated_epochs(self) -> list[int]:
         """The epochs, counted from 1, after which a run is evaluated."""
@@ -286,7 +298,8 @@ RENAMED = {"shipped": "exported", "milestones": "lr_milestones", "decay": "lr_ga
 def settings_as_saved(saved: Options) -> dict[str, Any]:
     """What `Recipe.to_dict` gave when it was saved, as it would give it now.
 
-    Fields have today's names, and those that recipes did not have then have their defaults.
+    Fields have today's names, and those that recipes did not have then have their defaults; but for `metric`, before
+    which every embedding was compared by cosine.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     renamed = {RENAMED.get(name, name): value for name, value in saved.items()}
@@ -295,8 +308,33 @@ def settings_as_saved(saved: Options) -> dict[str, Any]:
             arm: {RENAMED.get(name, name): value for name, value in options.items()}
             for arm, options in renamed["arms"].items()
         }
+    if "metric" not in renamed:
+        _compare_by_cosine(renamed)
     later = {name: value for name, value in defaults.items() if name not in renamed}
     return {**renamed, **{name: value for name, value in later.items() if value is not dataclasses.MISSING}}
+
+
+def _compare_by_cosine(settings: dict[str, Any]) -> None:
+    """Says so in settings, and in those of their arms, that would be evaluated by Euclidean distance today."""
+    if not settings.get("normalize", True):
+        settings["metric"] = "cosine"
+        return
+    arms = settings.get("arms")
+    if isinstance(arms, Mapping):
+        settings["arms"] = {
+            arm: options if options.get("normalize", True) else {"metric": "cosine", **options}
+            for arm, options in arms.items()
+        }
+
+
+def metric_of(settings: Options) -> str:
+    """How the embeddings of a run are compared.
+
+    Args:
+        settings: What `Recipe.to_dict` gave for its arm, now or in an older version.
+    """
+    now = settings_as_saved(settings)
+    return str(now["metric"] or ("cosine" if now["normalize"] else "euclidean"))
 
 
 def evaluated_epochs(epochs: int, every: int) -> list[int]:

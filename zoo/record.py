@@ -111,6 +111,7 @@ def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
     best = [int(np.argmax(history[f"val_{CHOSEN_BY}"])) for history in histories]
     result = {
         "published": recipe.published or None,
+        "metric": recipe.chosen_metric,
         "untrained": _columns([one["untrained"] for one in metrics]),
         "last": {"epoch": recipe.epochs, **_columns([one["last"] for one in metrics])},
         "best_test": {"epoch": [epochs[row] for row in best], **_at(histories, best)},

@@ -26,7 +26,7 @@ def raw_pixels(recipe: Recipe, benchmark: "Benchmark") -> dict[str, float]:
     """
     sides = [None if split is None else _pixels(recipe, split) for split in (benchmark.test, benchmark.gallery)]
     assert sides[0] is not None
-    recipe = dataclasses.replace(recipe, clustering=False)
+    recipe = dataclasses.replace(recipe, clustering=False, metric="cosine", widths=(), loss_args={})
     return evaluate(recipe, benchmark.test, benchmark.gallery, (sides[0], sides[1]))
 
 

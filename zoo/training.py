@@ -51,11 +51,13 @@ def embed(encoder: ImageEncoder, query: "Split", gallery: "Split | None") -> Sid
 
 def evaluate(recipe: Recipe, query: "Split", gallery: "Split | None", vectors: Sides) -> dict[str, float]:
     """Headline numbers of retrieval among `query`, or from `gallery`; `vectors` are what `embed` gave for them."""
-    from keras_dml.evaluation import at_widths, evaluate_retrieval
+    from keras_dml.evaluation import RetrievalOptions, at_widths, evaluate_retrieval
 
+    metric = recipe.chosen_metric
     found = (vectors[1], None if gallery is None else gallery.labels)
-    values = summary(evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks), recipe.clustering)
-    return {**values, **at_widths(vectors[0], query.labels, found, recipe.ks, recipe.evaluated_widths)}
+    result = evaluate_retrieval(vectors[0], query.labels, *found, ks=recipe.ks, options=RetrievalOptions(metric=metric))
+    narrower = at_widths(vectors[0], query.labels, found, recipe.ks, recipe.evaluated_widths, metric)
+    return {**summary(result, recipe.clustering), **narrower}
 
 
 def train(
@@ -137,7 +139,7 @@ def train(
     }
     checkpoints = Checkpoints(folder, config)
     restored = checkpoints.restore(model, session)
-    image_encoder = ImageEncoder(encoder, inputs, model.pair_scorer, checkpoints.config)
+    image_encoder = ImageEncoder(encoder, inputs, model.pair_scorer, checkpoints.config, settings.chosen_metric)
 
     # With the evaluations before and after `fit`: an interrupt that one of them lost must not let the next run begin.
     with Interruption() as interruption:
@@ -175,6 +177,7 @@ def train(
                         every=settings.evaluate_every,
                         preprocessing=inputs,
                         widths=settings.evaluated_widths,
+                        metric=settings.chosen_metric,
                     ),
                     *([keras.callbacks.TensorBoard(RunFolder(folder).tensorboard)] if tensorboard else []),
                     # Nothing at the end of a batch, for the reason given in `Interruption`.

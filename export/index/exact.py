@@ -22,7 +22,7 @@ class ExactEngine(Engine):
     kinds = (EXACT,)
 
     def choose(self, spec: "IndexSpec", size: int, dim: int) -> EngineSettings:
-        return EngineSettings(EXACT, spec.metric)
+        return EngineSettings(EXACT, spec.chosen_metric)
 
     def from_manifest(self, entry: Mapping[str, Any]) -> EngineSettings:
         # Manifests of format 1 call the index of an empty gallery by another kind.

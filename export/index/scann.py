@@ -130,13 +130,13 @@ class ScannEngine(Engine):
     def choose(self, spec: "IndexSpec", size: int, dim: int) -> ScannSettings:
         options = dict(spec.options)
         kind = spec.kind if spec.kind in self.kinds else self._kind(options, size, dim)
-        options.setdefault("anisotropic_threshold", None if spec.metric == "euclidean" else 0.2)
+        options.setdefault("anisotropic_threshold", None if spec.chosen_metric == "euclidean" else 0.2)
         if kind == TREE:
             if options.get("leaves") is None:
                 options["leaves"] = max(1, int(min(3 * math.sqrt(size), size / 20)))
             if options.get("leaves_to_search") is None:
                 options["leaves_to_search"] = max(1, options["leaves"] // 50)
-        return ScannSettings(kind, spec.metric, spec.int8, **options)
+        return ScannSettings(kind, spec.chosen_metric, spec.int8, **options)
 
     def _kind(self, options: Mapping[str, Any], size: int, dim: int) -> str:
         if "leaves" in options or "leaves_to_search" in options:

@@ -22,7 +22,8 @@ class IndexSpec:
         kind: A kind of index that an engine offers (`export.index.engine.kinds()`), or `"auto"` for one chosen by the
             size of the gallery.
         metric: `"cosine"` (gallery and queries are normalized), `"dot_product"` or `"euclidean"`. Scores are larger for
-            nearer items: the similarity, or minus the squared distance.
+            nearer items: the similarity, or minus the squared distance. None for how the encoder is evaluated
+            (`ImageEncoder.metric`), and cosine without an encoder.
         recall: Recall at 10 to reach, against exact search, in (0, 1].
         calibrate: Whether search effort is raised and lowered to just reach `recall`. By default where `options` leave
             the effort open.
@@ -35,7 +36,7 @@ class IndexSpec:
     """
 
     kind: str = AUTO
-    metric: str = "cosine"
+    metric: str | None = None
     recall: float = DEFAULT_RECALL
     calibrate: bool | None = None
     int8: bool = False
@@ -46,11 +47,16 @@ class IndexSpec:
         if self.kind != AUTO:
             object.__setattr__(self, "kind", current_kind(self.kind))
             engine_of_kind(self.kind)
-        if self.metric not in METRICS:
+        if self.metric not in (None, *METRICS):
             raise ValueError(f"`metric` must be one of {', '.join(METRICS)}. Received: metric={self.metric!r}")
         if not 0 < self.recall <= 1:
             raise ValueError(f"`recall` must lie in (0, 1]. Received: recall={self.recall}")
         self.engine()
+
+    @property
+    def chosen_metric(self) -> str:
+        """`metric`, cosine where it is None."""
+        return self.metric or METRICS[0]
 
     @property
     def is_open(self) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
+
+from keras_dml.typing import Tensor
 
 if keras.backend.backend() == "jax":
     import jax
@@ -17,6 +20,18 @@ else:
 def widest() -> str:
     """The type that holds the integers of every other one the backend computes with: int64 or int32."""
     return "int64" if jax is None or jax.config.jax_enable_x64 else "int32"
+
+
+def exact(values: Tensor, name: str) -> Tensor:
+    """A tensor of integers as int32, or as the widest type where int32 would not hold all values of its own.
+
+    Raises:
+        ValueError: For a tensor of any other type.
+    """
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    if "int" not in dtype:
+        raise ValueError(f"`{name}` must be integers. Received: dtype={dtype}. Cast the class numbers to int32.")
+    return ops.cast(values, widest() if dtype in ("int64", "uint64", "uint32") else "int32")
 
 
 def check_width(values: Any, name: str) -> None:

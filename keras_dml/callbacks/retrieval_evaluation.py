@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_dml.data import ImagePreprocessing, Split
-from keras_dml.image_encoder import ImageEncoder
+from keras_dml.evaluation import RetrievalOptions, at_widths, check_metric, chosen_metric, evaluate_retrieval
+from keras_dml.image_encoder import ImageEncoder, metric_of_encoder
 from keras_dml.typing import Tensor
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         prefix: Put before every name.
         widths: Numbers of first channels at which the embedding is evaluated too, for `losses.MatryoshkaLoss`:
             `val_d8_recall@1`, ..., `val_d8_map@r` for 8.
+        metric: "cosine" or "euclidean". By default cosine where the encoder's embeddings have unit length and Euclidean
+            distance where they do not.
     """
 
     def __init__(
@@ -46,10 +49,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         batch_size: int = 256,
         prefix: str = "val_",
         widths: Sequence[int] = (),
+        metric: str | None = None,
     ) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be a positive number of epochs. Received: every={every}")
+        check_metric(metric)
+        self.metric = metric
         self.ks = tuple(ks)
         self.widths = tuple(widths)
         self.every = every
@@ -69,14 +75,16 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """Embeds the held-out images with the current model and returns the metrics by name."""
-        from keras_dml.evaluation import at_widths, evaluate_retrieval
-
         embeddings, labels = self._embed(self._query)
         gallery, gallery_labels = (None, None) if self._gallery is None else self._embed(self._gallery)
-        result = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, ks=self.ks)
+        # Told by the encoder where it can be, so that it does not change between epochs.
+        metric = self.metric or metric_of_encoder(self.model)
+        metric = chosen_metric(metric, embeddings, *([] if gallery is None else [gallery]))
+        options = RetrievalOptions(metric=metric)
+        result = evaluate_retrieval(embeddings, labels, gallery, gallery_labels, ks=self.ks, options=options)
         values = {f"{self.prefix}recall@{k}": float(result.recall[k]) for k in self.ks}
         values[f"{self.prefix}map@r"] = float(result.map_at_r)
-        narrower = at_widths(embeddings, labels, (gallery, gallery_labels), self.ks, self.widths)
+        narrower = at_widths(embeddings, labels, (gallery, gallery_labels), self.ks, self.widths, metric)
         return {**values, **{f"{self.prefix}{name}": value for name, value in narrower.items()}}
 
     def _embed(self, data: HeldOut) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from keras_dml.evaluation.folds import (
     evaluate_folds,
 )
 from keras_dml.evaluation.geometry import Geometry, embedding_geometry
+from keras_dml.evaluation.metric import check_metric, chosen_metric
 from keras_dml.evaluation.neighbors import NeighborSearch, nearest_neighbors
 from keras_dml.evaluation.prefixes import at_widths, prefix
 from keras_dml.evaluation.projector import write_projector
@@ -28,6 +29,8 @@ __all__ = [
     "RevisitedScores",
     "UnEDScores",
     "at_widths",
+    "check_metric",
+    "chosen_metric",
     "class_folds",
     "cluster_metrics",
     "concatenate_embeddings",

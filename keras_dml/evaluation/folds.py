@@ -34,7 +34,8 @@ class CrossValidation:
 
     Args:
         separate: One result per fold: each model's own embeddings.
-        concatenated: All models' unit-length embeddings side by side, scaled back to unit length.
+        concatenated: All models' unit-length embeddings side by side, scaled back to unit length; with the Euclidean
+            metric, their embeddings side by side as they are.
     """
 
     separate: tuple[RetrievalResult, ...]
@@ -83,8 +84,13 @@ def _folds(labels: np.ndarray, parts: Sequence[np.ndarray]) -> Iterator[ClassFol
         yield ClassFold(number, np.flatnonzero(~inside), np.flatnonzero(inside), held_out)
 
 
-def concatenate_embeddings(embeddings: Sequence[Tensor]) -> np.ndarray:
-    """Puts the unit-length embeddings of several models side by side, `(n, sum of widths)`, unit length again."""
+def concatenate_embeddings(embeddings: Sequence[Tensor], normalize: bool = True) -> np.ndarray:
+    """Puts the embeddings of several models side by side, `(n, sum of widths)`.
+
+    Args:
+        embeddings: Of each model `(n, d)`.
+        normalize: Whether each model's, and then the whole, are scaled to unit length.
+    """
     if not embeddings:
         raise ValueError("There is nothing to concatenate: no embeddings were given.")
     arrays = [np.asarray(array, dtype=np.float32) for array in embeddings]
@@ -93,6 +99,8 @@ def concatenate_embeddings(embeddings: Sequence[Tensor]) -> np.ndarray:
             "Every model must embed the same images. "
             f"Received: {', '.join(str(len(array)) for array in arrays)} embeddings"
         )
+    if not normalize:
+        return np.concatenate(arrays, axis=1)
     joined = np.concatenate([_unit(array) for array in arrays], axis=1)
     return _unit(joined)
 
@@ -119,9 +127,10 @@ def evaluate_folds(
         raise ValueError(
             f"Every fold needs its gallery embeddings. Received: {len(embeddings)} folds, {len(gallery)} galleries"
         )
-    joined = concatenate_embeddings(embeddings)
+    metric = getattr(options.get("options"), "metric", options.get("metric", "cosine"))
+    joined = concatenate_embeddings(embeddings, normalize=metric == "cosine")
     galleries = [None] * len(embeddings) if gallery is None else gallery
-    joined_gallery = None if gallery is None else concatenate_embeddings(gallery)
+    joined_gallery = None if gallery is None else concatenate_embeddings(gallery, normalize=metric == "cosine")
     return CrossValidation(
         separate=tuple(
             evaluate(own, labels, other, gallery_labels, **options)

@@ -26,8 +26,9 @@ def at_widths(
     gallery: tuple[np.ndarray | None, np.ndarray | None],
     ks: Sequence[int],
     widths: Sequence[int],
+    metric: str = "cosine",
 ) -> dict[str, float]:
-    """Recall@k and MAP@R of prefixes by cosine similarity, named `d8_recall@1`, `d8_map@r` and so on for width 8.
+    """Recall@k and MAP@R of prefixes, named `d8_recall@1`, `d8_map@r` and so on for width 8.
 
     Args:
         query: `(n, d)` embeddings.
@@ -35,13 +36,15 @@ def at_widths(
         gallery: Embeddings and classes of what is searched, or a pair of None where queries search among themselves.
         ks: Ranks of Recall@k.
         widths: Numbers of first channels.
+        metric: "cosine" or "euclidean".
     """
-    from keras_dml.evaluation.retrieval import evaluate_retrieval
+    from keras_dml.evaluation.retrieval import RetrievalOptions, evaluate_retrieval
 
+    options = RetrievalOptions(metric=metric)
     values: dict[str, float] = {}
     for width in widths:
         found: Any = None if gallery[0] is None else prefix(gallery[0], width)
-        result = evaluate_retrieval(prefix(query, width), labels, found, gallery[1], ks=ks)
+        result = evaluate_retrieval(prefix(query, width), labels, found, gallery[1], ks=ks, options=options)
         values |= {f"d{width}_recall@{k}": float(result.recall[k]) for k in ks}
         values[f"d{width}_map@r"] = float(result.map_at_r)
     return values

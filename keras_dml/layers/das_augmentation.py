@@ -268,7 +268,8 @@ class DASAugmentation(keras.layers.Layer):
             ],
             axis=1,
         )
-        scale = ops.scatter_update(ops.ones((self.num_produced * size, dim)), spots, ops.reshape(gamma, (-1,)))
+        ones = ops.ones((self.num_produced * size, dim), "float32")
+        scale = ops.scatter_update(ones, spots, ops.reshape(gamma, (-1,)))
         scale = ops.reshape(scale, (self.num_produced, size, dim))
 
         slot = ops.cast(draws[:, :, 0] * ops.cast(fill, "float32"), "int32")
@@ -276,7 +277,7 @@ class DASAugmentation(keras.layers.Layer):
         slot = slot + self.bank_size * ops.arange(size, dtype="int32")
         banks = ops.reshape(state.gather_rows(self.transformation_bank, classes), (-1, dim))
         drawn = state.gather_rows(banks, slot)
-        weight = ops.where(ops.logical_and(valid, fill > 0), self.shift_scale, 0.0)
+        weight = ops.cast(ops.where(ops.logical_and(valid, fill > 0), self.shift_scale, 0.0), "float32")
         produced = scale * source + weight[:, None] * drawn
         if not self.normalize:
             return produced

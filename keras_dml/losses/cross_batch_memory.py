@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_dml.backend import integers
 from keras_dml.losses.embedding_batch import EmbeddingBatch
 from keras_dml.losses.loss_output import LossOutput
 from keras_dml.losses.registry import register_loss
@@ -22,7 +23,7 @@ class CrossBatchMemory(WrapperLoss):
     itself. Gradients reach the queries only, never the buffer. Outside training the buffer is neither read nor
     written, and the loss is that of the batch alone: held-out classes have nothing to do with remembered ones.
 
-    `key_counts` cover the rows of the current batch. Labels are remembered as int32.
+    `key_counts` cover the rows of the current batch. Labels are remembered as the widest integers of the backend.
 
     Args:
         loss: a loss of pairs or sampled triplets: what `keras_dml.losses.get` takes.
@@ -51,7 +52,7 @@ class CrossBatchMemory(WrapperLoss):
     def add_weights(self, embedding_dim: int) -> None:
         super().add_weights(embedding_dim)
         self.memory = self._state("memory", (self.memory_size, embedding_dim), "float32")
-        self.memory_labels = self._state("memory_labels", (self.memory_size,), "int32")
+        self.memory_labels = self._state("memory_labels", (self.memory_size,), integers.widest())
         self.position = self._state("position", (), "int32")
         self.filled = self._state("filled", (), "int32")
 
@@ -76,8 +77,9 @@ class CrossBatchMemory(WrapperLoss):
         count = ops.shape(batch.embeddings)[0]
         slots = ops.mod(self.position + ops.arange(count, dtype="int32"), self.memory_size)
         rows = slots[:, None]
-        memory = ops.scatter_update(self.memory, rows, ops.stop_gradient(batch.embeddings))
-        labels = ops.scatter_update(self.memory_labels, rows, ops.cast(batch.labels, "int32"))
+        newest = ops.cast(ops.stop_gradient(batch.embeddings), self.memory.dtype)
+        memory = ops.scatter_update(self.memory, rows, newest)
+        labels = ops.scatter_update(self.memory_labels, rows, ops.cast(batch.labels, integers.widest()))
         filled = ops.minimum(self.filled + count, self.memory_size)
         self.memory.assign(memory)
         self.memory_labels.assign(labels)
@@ -95,7 +97,7 @@ class CrossBatchMemory(WrapperLoss):
             EmbeddingBatch.create(
                 batch.labels,
                 batch.embeddings,
-                keys=memory,
+                keys=ops.cast(memory, batch.embeddings.dtype),
                 key_labels=labels,
                 ids=ids,
                 key_ids=key_ids,

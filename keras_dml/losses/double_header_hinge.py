@@ -114,7 +114,8 @@ class DoubleHeaderHinge(EmbeddingLoss):
         pairs = [(x_i, x_j), (x_i, x_k)] if self.triplets else [(x_i, x_j), (x_i, x_k), (x_j, x_l)]
         # One call for all pairs, so that the matrix products see one batch.
         first, second = (ops.concatenate(side, axis=0) for side in zip(*pairs, strict=True))
-        pair_scores = ops.split(scorer([first, second], training=batch.training), len(pairs))
+        pair_scores = scorer([first, second], training=batch.training)
+        pair_scores = ops.split(ops.cast(pair_scores, first.dtype), len(pairs))
         pair_distances = ops.split(ops.sum(ops.square(first - second), axis=-1), len(pairs))
 
         score_hinges = [ops.relu(self.alpha - pair_scores[0] + negative) for negative in pair_scores[1:]]
@@ -127,7 +128,8 @@ class DoubleHeaderHinge(EmbeddingLoss):
         active = ops.cast(each > 0, "float32")
         # With keys of their own, `l` is a query and not a key.
         used = (j, k) if self.triplets or not keys_are_queries else (j, k, l)
-        key_counts = sum(ops.sum(ops.one_hot(index, ops.shape(keys)[0]) * active[:, None], axis=0) for index in used)
+        hits = (ops.one_hot(index, ops.shape(keys)[0], dtype=active.dtype) for index in used)
+        key_counts = sum(ops.sum(hit * active[:, None], axis=0) for hit in hits)
         return LossOutput(loss, key_counts, self._statistics(batch, queries, scores, score_hinges, valid))
 
     def _statistics(

@@ -145,10 +145,7 @@ def _as_vector(values: Tensor, name: str) -> Tensor:
     """`(n,)` or `(n, 1)` integers as `(n,)` int32, or int64 where int32 would not hold them."""
     values = np.asarray(values) if isinstance(values, list | tuple) else values
     integers.check_width(values, name)
-    values = ops.convert_to_tensor(values)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    if "int" not in dtype:
-        raise ValueError(f"`{name}` must be integers. Received: dtype={dtype}. Cast the class numbers to int32.")
+    values = integers.exact(ops.convert_to_tensor(values), name)
     shape = tuple(values.shape)
     if len(shape) == 2 and shape[1] == 1:
         values = ops.squeeze(values, axis=1)
@@ -156,8 +153,7 @@ def _as_vector(values: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"`{name}` must have shape (n,) or (n, 1). Received: shape={shape}. Pass class numbers, not one-hot rows."
         )
-    wide = dtype in ("int64", "uint64", "uint32")
-    return ops.cast(values, integers.widest() if wide else "int32")
+    return values
 
 
 def _as_matrix(values: Tensor, name: str) -> Tensor:

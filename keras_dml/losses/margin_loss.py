@@ -60,10 +60,11 @@ class MarginLoss(SampledTripletLoss):
     def triplet_loss(
         self, anchors: Tensor, positives: Tensor, negatives: Tensor, labels: Tensor, valid: Tensor
     ) -> Tensor:
+        boundaries = ops.cast(self.boundaries, anchors.dtype)
         if self.num_classes is None:
-            boundary = self.boundaries[0]
+            boundary = boundaries[0]
         else:
-            boundary = ops.take(self.boundaries, ops.clip(labels, 0, self.num_classes - 1), axis=0)
+            boundary = ops.take(boundaries, ops.clip(labels, 0, self.num_classes - 1), axis=0)
         positive = ops.sqrt(ops.sum(ops.square(anchors - positives), axis=1) + 1e-8)
         negative = ops.sqrt(ops.sum(ops.square(anchors - negatives), axis=1) + 1e-8)
         pull = ops.relu(positive - boundary + self.margin)

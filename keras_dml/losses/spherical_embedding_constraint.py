@@ -62,7 +62,7 @@ class SphericalEmbeddingConstraint(WrapperLoss):
     def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         norms = row_norms(batch.embeddings)
         current = ops.stop_gradient(ops.mean(norms))
-        mean = ops.convert_to_tensor(self.mean_norm)
+        mean = ops.cast(self.mean_norm, current.dtype)
         if batch.training:
             moved = self.momentum * mean + (1.0 - self.momentum) * current
             mean = ops.where(mean < 0, current, moved)
@@ -72,7 +72,8 @@ class SphericalEmbeddingConstraint(WrapperLoss):
         embeddings = l2_normalize(batch.embeddings)
         keys = embeddings if batch.keys_are_queries else l2_normalize(batch.keys)
         output = self.loss.compute(dataclasses.replace(batch, embeddings=embeddings, keys=keys))
-        return output._replace(loss=output.loss + self.weight * ops.mean(ops.square(norms - mean)))
+        penalty = self.weight * ops.mean(ops.square(norms - mean))
+        return output._replace(loss=ops.cast(output.loss, penalty.dtype) + penalty)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight": self.weight, "momentum": self.momentum}

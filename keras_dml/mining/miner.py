@@ -26,12 +26,13 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     """Draw one entry of each row with probability proportional to its weight.
 
     Args:
-        weights: `(q, k)` float32, not negative, of finite sum.
+        weights: `(q, k)` floats, not negative, of finite sum.
         uniform: `(q, 2)` float32, random numbers in [0, 1).
 
     Returns:
         `(q,)` int32 column numbers; 0 for a row without any weight.
     """
+    weights = ops.cast(weights, "float32")
     k = weights.shape[1]
     if k is not None and k <= BLOCK:
         return ops.cast(_first_above(weights, uniform[:, :1]), "int32")
@@ -97,7 +98,7 @@ class Miner(keras.layers.Layer):
         positives, negatives = ops.cast(positives, "bool"), ops.cast(negatives, "bool")
         distances = ops.stop_gradient(distances)
         queries = ops.shape(distances)[0]
-        uniform = keras.random.uniform((queries, 4), seed=self.seed_generator)
+        uniform = keras.random.uniform((queries, 4), dtype="float32", seed=self.seed_generator)
         positive, negative = self.sample(distances, positives, negatives, uniform, embedding_dim)
         valid = ops.logical_and(ops.any(positives, axis=1), ops.any(negatives, axis=1))
         return Triplets(ops.arange(queries, dtype="int32"), positive, negative, valid)

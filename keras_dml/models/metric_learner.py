@@ -2,17 +2,18 @@
 
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-import keras_dml.layers  # noqa: F401  registers the layers that saved models hold
+import keras_dml.layers
 from keras_dml import losses
 from keras_dml.backbones.pixel_values import expects_bytes
-from keras_dml.backend import replicas
+from keras_dml.backbones.unit_length import has_unit_length
+from keras_dml.backend import integers, replicas
 from keras_dml.callbacks.retrieval_evaluation import RetrievalEvaluation
 from keras_dml.losses.unusable_batches import STEPS, STEPS_WITH
 from keras_dml.models import gradient_cache
@@ -71,6 +72,8 @@ class MetricLearner(keras.Model):
     """
 
     similarity = renamed_property("similarity", "pair_scorer")
+    train_function: Any
+    test_function: Any
 
     def __init__(
         self,
@@ -133,11 +136,17 @@ class MetricLearner(keras.Model):
     def build(self, input_shape: Shape) -> None:
         """Builds the encoder on `input_shape`, then whatever works on embeddings."""
         # A symbolic call builds any encoder and tells its output's shape.
-        self._build_heads(self.encoder(keras.KerasTensor(input_shape)).shape)
+        output = self.encoder(keras.KerasTensor(input_shape))
+        self._build_heads(keras.tree.map_structure(lambda tensor: tensor.shape, output))
         self.built = True
 
     def _build_heads(self, embedding_shape: Shape) -> None:
         """Creates every weight beyond the encoder's, and the optimizers' state."""
+        if not _is_shape(embedding_shape):
+            raise ValueError(
+                "The encoder must return one tensor of embeddings (batch, dim). Received: several outputs, "
+                f"{embedding_shape}. Make a model of the one to train: keras.Model(encoder.inputs, encoder.outputs[0])"
+            )
         if len(embedding_shape) != 2 or embedding_shape[-1] is None:
             raise ValueError(
                 "The encoder must return embeddings of shape (batch, dim) with a known dim. "
@@ -145,6 +154,7 @@ class MetricLearner(keras.Model):
             )
         shape = self._embedding_shape = (None, embedding_shape[-1])
         self._check_encoder()
+        self._check_lengths()
         if self.augmentation is not None and not self.augmentation.built:
             # A symbolic call, which builds any layer whatever the signature of its `build`.
             self.augmentation(keras.KerasTensor(shape), keras.KerasTensor((None,), dtype="int32"), training=False)
@@ -182,6 +192,20 @@ class MetricLearner(keras.Model):
                 f"otherwise than the whole. Received: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Set "
                 "frozen_batch_norm=True, or take an encoder without them"
             )
+
+    def _check_lengths(self) -> None:
+        """Raises where produced embeddings would be normalized and real ones not, or the other way round."""
+        if not isinstance(self.augmentation, keras_dml.layers.DASAugmentation):
+            return
+        unit, normalize = has_unit_length(self.encoder), self.augmentation.normalize
+        if unit is None or unit == normalize:
+            return
+        raise ValueError(
+            f"The embeddings of {self.encoder.name} {'have' if unit else 'do not have'} unit length, and those "
+            f"produced by DAS {'would' if normalize else 'would not'}. Received: "
+            f"DASAugmentation(normalize={normalize}). Pass DASAugmentation(..., normalize={unit}), or "
+            f"{'leave out' if unit else 'end the encoder with'} keras.layers.UnitNormalization()"
+        )
 
     @property
     def _head_variables(self) -> list[keras.Variable]:
@@ -333,7 +357,7 @@ class MetricLearner(keras.Model):
             A float32 scalar.
 
         Raises:
-            ValueError: Sample weights, missing labels, or labels that are not class numbers.
+            ValueError: Sample weights, missing labels, or labels that are not integers.
         """
         labels, embeddings = replicas.gather(_class_numbers(y, sample_weight)), replicas.gather(y_pred)
         # While a step is traced: what it logs is known then, and the same for every step.
@@ -342,7 +366,7 @@ class MetricLearner(keras.Model):
             value, logs, pairs = self._training_loss(labels, embeddings)
             self._epoch.update(logs, pairs, self._some_pixel_above_one(x))
         else:
-            value = self._loss_of(labels, embeddings, training=False).loss
+            value = self._held_out_loss(labels, embeddings)
         for added in self.losses:
             value = value + replicas.once(ops.sum(ops.cast(added, value.dtype)))
         return value
@@ -380,6 +404,20 @@ class MetricLearner(keras.Model):
         loss = self._compute_loss(images, labels, embeddings, sample_weight, training=False)
         return self._logs(loss, images, labels, embeddings)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        made = self.train_function
+        super().make_train_function(force)
+        if keras.backend.backend() == "jax" and self.train_function is not made:
+            self.train_function = _uncut(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        made = self.test_function
+        super().make_test_function(force)
+        if keras.backend.backend() == "jax" and self.test_function is not made:
+            self.test_function = _uncut(self.test_function)
+        return self.test_function
+
     def _logs(self, loss: Tensor, images: Tensor, labels: Tensor, embeddings: Tensor) -> Logs:
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(embeddings)[0])
         return self.compute_metrics(images, labels, embeddings)
@@ -404,6 +442,16 @@ class MetricLearner(keras.Model):
         if self.auxiliary_weight is not None:
             value = self._loss_of(labels, embeddings, training=True).loss + self.auxiliary_weight * value
         return value, logs, output.pairs
+
+    def _held_out_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
+        """The loss without augmentation; NaN, and counted, where it has no weights for a class."""
+        classes = _num_classes(self.embedding_loss)
+        if classes is None:
+            return self._loss_of(labels, embeddings, training=False).loss
+        outside = ops.logical_or(labels < 0, labels >= classes)
+        value = self._loss_of(ops.where(outside, 0, labels), embeddings, training=False).loss
+        self._epoch.unknown_classes.update_state(ops.any(outside))
+        return ops.where(ops.any(outside), float("nan"), value)
 
     def _loss_of(
         self, labels: Tensor, embeddings: Tensor, training: bool, ids: Tensor | None = None
@@ -462,13 +510,46 @@ class MetricLearner(keras.Model):
         if not isinstance(args[0] if args else kwargs.get("x"), np.ndarray | list | tuple):
             # What brings its own batches orders them too; Keras warns about its default otherwise.
             kwargs.setdefault("shuffle", False)
+        _check_label_arrays(args, kwargs)
         with replicas.uneven_batches_named(), kept_state(self):
             return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`: the loss on real embeddings."""
+        """As `keras.Model.evaluate`: the loss on real embeddings.
+
+        A loss with a weight for each class has no value on other classes, such as those that retrieval is tested on.
+        With `return_dict=True`, `loss` is then left out, as `val_loss` is in `fit`.
+
+        Raises:
+            ValueError: Without `return_dict`, where the loss has no value.
+        """
+        _check_label_arrays(args, kwargs)
         with kept_state(self):
-            return super().evaluate(*args, **kwargs)
+            return self._without_undefined_loss(super().evaluate(*args, **kwargs))
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`."""
+        _check_label_arrays(args, kwargs)
+        return super().train_on_batch(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.test_on_batch`, and `evaluate` here."""
+        _check_label_arrays(args, kwargs)
+        return self._without_undefined_loss(super().test_on_batch(*args, **kwargs))
+
+    def _without_undefined_loss(self, results: Any) -> Any:
+        if not float(self._epoch.unknown_classes.result()):
+            return results
+        if isinstance(results, dict):
+            return {name: value for name, value in results.items() if name != "loss"}
+        loss = self.embedding_loss
+        assert loss is not None
+        raise ValueError(
+            f"The loss {loss.name} has weights for {_num_classes(loss)} classes, numbered from 0, and so no "
+            "value on these data, which hold others. Measure retrieval on held-out classes with "
+            "keras_dml.callbacks.RetrievalEvaluation or keras_dml.evaluation.evaluate_retrieval; for metrics of your "
+            "own alone, pass return_dict=True"
+        )
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`: the embeddings."""
@@ -476,6 +557,13 @@ class MetricLearner(keras.Model):
             return super().predict(*args, **kwargs)
 
     # ------------------------------------------------------------------ saving
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.export`: the encoder's forward pass, from images to embeddings.
+
+        Augmentation, loss and optimizers are left out; `save` keeps them.
+        """
+        self.encoder.export(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -526,8 +614,13 @@ def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
         yield from _all_layers(inner)
 
 
+def _is_shape(found: Any) -> bool:
+    """Whether this is the shape of one tensor, rather than a list, tuple or dict of shapes."""
+    return isinstance(found, tuple) and all(size is None or isinstance(size, int) for size in found)
+
+
 def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
-    """Labels `(batch,)` or `(batch, 1)` as `(batch,)` int32."""
+    """Labels `(batch,)` or `(batch, 1)` as `(batch,)` integers, none of them cut."""
     if sample_weight is not None:
         raise ValueError(
             "MetricLearner takes no sample weights: its losses are defined on pairs and tuples of a batch, which "
@@ -536,6 +629,7 @@ def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
         )
     if labels is None:
         raise ValueError("MetricLearner needs labels: pass batches (images, labels), or `y`.")
+    integers.check_width(labels, "labels")
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
@@ -544,7 +638,38 @@ def _class_numbers(labels: Any, sample_weight: Any) -> Tensor:
             "Labels must be class numbers of shape (batch,) or (batch, 1), not one-hot rows. "
             f"Received: shape {tuple(labels.shape)}"
         )
-    return ops.cast(labels, "int32")
+    return integers.exact(labels, "labels")
+
+
+def _check_label_arrays(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raises for arrays of labels, in a call of `fit` and its like, that the backend would cut.
+
+    Keras puts arrays on the device before a step sees them, where JAX has made 32-bit numbers of them.
+    """
+    validation = kwargs.get("validation_data")
+    for labels in (
+        args[1] if len(args) > 1 else kwargs.get("y"),
+        validation[1] if isinstance(validation, list | tuple) and len(validation) > 1 else None,
+    ):
+        integers.check_width(labels, "labels")
+
+
+def _uncut(step: Any) -> Any:
+    """A compiled step of JAX that looks at the labels of its batches before JAX makes 32-bit numbers of them."""
+
+    def batches(iterator: Iterator[Any]) -> Iterator[Any]:
+        for batch in iterator:
+            integers.check_width(keras.utils.unpack_x_y_sample_weight(batch)[1], "labels")
+            yield batch
+
+    return lambda state, iterator: step(state, batches(iterator))
+
+
+def _num_classes(loss: losses.EmbeddingLoss | None) -> int | None:
+    """For how many classes a loss, or the one that it is wrapped around, has weights; None where it has none."""
+    while loss is not None and loss.num_classes is None:
+        loss = loss.loss if isinstance(loss, losses.WrapperLoss) else None
+    return None if loss is None else loss.num_classes
 
 
 def _with_loss_scale_of(given: keras.optimizers.Optimizer, split: SplitOptimizer) -> keras.optimizers.Optimizer:
@@ -570,18 +695,20 @@ class _Epoch:
     def __init__(self, statistics: Sequence[str] = ()) -> None:
         self._means = {name: keras.metrics.Mean(name=name) for name in (*statistics, *self.MEANS)}
         self._totals = _StepTotals()
+        self.unknown_classes = keras.metrics.Sum(name="batches_of_unknown_classes")
         self._logged: set[str] = set()
         self.training = False
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Everything with variables that a step changes."""
-        return [*self._means.values(), self._totals]
+        return [*self._means.values(), self._totals, self.unknown_classes]
 
     @property
     def hidden(self) -> set[str]:
         """Names in `metrics` that are not reported now."""
-        return {self._totals.name, *self._means} - (self._logged if self.training else set())
+        always = {self._totals.name, self.unknown_classes.name}
+        return always | (set(self._means) - (self._logged if self.training else set()))
 
     def update(self, logs: Logs, pairs: losses.PairStatus | None, pixel_above_one: Tensor) -> None:
         """Takes in a step.

@@ -239,3 +239,21 @@ def test_a_network_with_a_layer_called_normalization():
     encoder = build("EfficientNetV2B0", embedding_dim=4, input_shape=(32, 32, 3))
     embeddings = np.asarray(encoder(np.zeros((2, 32, 32, 3), "float32")))
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_the_linear_layer_starts_as_torch_s():
+    """The law of `torch.nn.Linear`: uniform in +-1 / sqrt(fan_in), for the bias too."""
+    keras.utils.set_random_seed(0)
+    features = keras.Input((2048,))
+    backbone = keras.Model(features, keras.layers.Identity()(features))
+    layer = build(backbone, embedding_dim=512, embedding_init="torch").get_layer("embedding")
+    bound = 2048**-0.5
+    for values in map(np.asarray, layer.weights):
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > 0.98 * bound
+        assert abs(values.mean()) < 0.1 * bound
+        assert values.std() == pytest.approx(bound / 3**0.5, rel=0.1)
+    default = build(backbone, embedding_dim=512).get_layer("embedding")
+    assert np.asarray(default.kernel).std() == pytest.approx((2 / (2048 + 512)) ** 0.5, rel=0.01)
+    with pytest.raises(ValueError, match=r"embedding_init 'troch'. Did you mean 'torch'"):
+        build(backbone, embedding_init="troch")

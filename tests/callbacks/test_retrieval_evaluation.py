@@ -7,7 +7,7 @@ from keras import ops
 import keras_dml as dml
 from keras_dml.callbacks import RetrievalEvaluation
 from keras_dml.data import ImagePreprocessing, Split
-from keras_dml.evaluation import at_widths, evaluate_retrieval, prefix
+from keras_dml.evaluation import RetrievalOptions, at_widths, evaluate_retrieval, prefix
 
 
 def model():
@@ -38,8 +38,9 @@ class Pairs(keras.utils.PyDataset):
         return tuple(array[index * self.size : (index + 1) * self.size] for array in self.arrays)
 
 
-def expected(learner, x, y, prefix="val_"):
-    result = evaluate_retrieval(learner.predict(x.astype("float32"), verbose=0), y)
+def expected(learner, x, y, prefix="val_", metric="cosine"):
+    embeddings = learner.predict(x.astype("float32"), verbose=0)
+    result = evaluate_retrieval(embeddings, y, options=RetrievalOptions(metric=metric))
     values = {f"{prefix}recall@{k}": result.recall[k] for k in (1, 2, 4, 8)}
     return {**values, f"{prefix}map@r": result.map_at_r}
 
@@ -74,7 +75,61 @@ def test_any_keras_model_is_evaluated():
     ):
         callback = RetrievalEvaluation(data, **extra)
         callback.set_model(learner)
-        assert callback.evaluate() == pytest.approx(expected(learner, x, y), abs=1e-6)
+        assert callback.evaluate() == pytest.approx(expected(learner, x, y, metric="euclidean"), abs=1e-6)
+
+
+def ending_in(*layers):
+    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(5), *layers])
+
+
+class Subclassed(keras.Model):
+    """Whose layers tell nothing about its output."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.inner, self.length = ending_in(), length
+
+    def call(self, inputs):
+        return self.length * ops.normalize(self.inner(inputs)) if self.length else self.inner(inputs)
+
+
+@pytest.mark.parametrize(
+    ("make", "metric"),
+    [
+        (lambda: ending_in(), "euclidean"),
+        (lambda: ending_in(keras.layers.UnitNormalization()), "cosine"),
+        (lambda: Subclassed(1.0), "cosine"),
+        (lambda: Subclassed(None), "euclidean"),
+    ],
+)
+@pytest.mark.parametrize("gallery", [False, True])
+def test_the_metric_is_chosen_by_the_encoder(make, metric, gallery):
+    x, y = images(60, seed=4)
+    other, other_labels = images(40, seed=5)
+    x, other = (pictures.astype("float32") * scale for pictures, scale in ((x, 1.0), (other, 0.7)))
+    keras.utils.set_random_seed(0)
+    encoder = make()
+    learner = dml.MetricLearner(encoder)
+    learner.compile("sgd", loss="multi_similarity")
+    learner.predict(x, verbose=0)
+
+    def by(name):
+        searched = (learner.predict(other, verbose=0), other_labels) if gallery else (None, None)
+        embeddings = learner.predict(x, verbose=0)
+        result = evaluate_retrieval(embeddings, y, *searched, ks=(1,), options=RetrievalOptions(metric=name))
+        values = {"recall@1": result.recall[1], "map@r": result.map_at_r}
+        values |= at_widths(embeddings, y, searched, (1,), (3,), name)
+        return {f"val_{key}": float(value) for key, value in values.items()}
+
+    assert by("cosine") != by("euclidean")
+    held_out = [(x, y), *([(other, other_labels)] if gallery else [])]
+    for given in (None, "cosine", "euclidean"):
+        callback = RetrievalEvaluation(*held_out, ks=(1,), widths=(3,), metric=given)
+        for trained in (learner, encoder):
+            callback.set_model(trained)
+            assert callback.evaluate() == pytest.approx(by(given or metric), abs=1e-6)
+    history = learner.fit(x, y, batch_size=30, verbose=0, callbacks=[RetrievalEvaluation(*held_out, ks=(1,))]).history
+    assert history["val_map@r"][0] == pytest.approx(by(metric)["val_map@r"], abs=1e-6)
 
 
 def test_a_gallery_of_its_own():
@@ -130,6 +185,8 @@ def test_every_other_epoch_and_the_last():
 
 def test_errors_name_the_value():
     x, y = images()
+    with pytest.raises(ValueError, match=r"metric 'cosin'. Did you mean 'cosine'"):
+        RetrievalEvaluation((x, y), metric="cosin")
     with pytest.raises(ValueError, match="every=0"):
         RetrievalEvaluation((x, y), every=0)
     with pytest.raises(ValueError, match="Held-out batches need an end"):
@@ -140,16 +197,19 @@ def test_errors_name_the_value():
         RetrievalEvaluation(Split(x, y, ["a", "b", "c"]))
 
 
-def test_prefixes_are_evaluated_by_cosine_similarity():
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_prefixes_are_evaluated_by_the_metric(metric):
     generator = np.random.default_rng(0)
     queries, gallery = generator.normal(size=(20, 6)), generator.normal(size=(30, 6))
     labels, gallery_labels = generator.integers(0, 4, 20), generator.integers(0, 4, 30)
-    values = at_widths(queries, labels, (gallery, gallery_labels), (1, 2), (2, 5))
+    values = at_widths(queries, labels, (gallery, gallery_labels), (1, 2), (2, 5), metric)
     for width in (2, 5):
         nearest = []
         for query in queries[:, :width]:
             cosines = [query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in gallery[:, :width]]
-            nearest.append(gallery_labels[int(np.argmax(cosines))])
+            distances = [np.linalg.norm(query - row) for row in gallery[:, :width]]
+            found = np.argmax(cosines) if metric == "cosine" else np.argmin(distances)
+            nearest.append(gallery_labels[int(found)])
         assert values[f"d{width}_recall@1"] == pytest.approx(np.mean(np.array(nearest) == labels))
     assert set(values) == {f"d{width}_{name}" for width in (2, 5) for name in ("recall@1", "recall@2", "map@r")}
     with pytest.raises(ValueError, match=r"must lie between 1 and that of the embeddings, 6\. Received: width=7"):

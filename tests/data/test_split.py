@@ -112,7 +112,7 @@ def test_preprocessing_is_resize_then_centre_crop(size, resize):
     short = min(height, width)
     target = (max(resize * height // short, resize), max(resize * width // short, resize))
     whole = tf.image.resize(image, target, antialias=True).numpy()
-    top, left = (target[0] - 24) // 2, (target[1] - 24) // 2
+    top, left = (round((side - 24) / 2.0) for side in target)
     expected = whole[top : top + 24, left : left + 24]
     preprocessing = ImagePreprocessing(24, resize)
     np.testing.assert_allclose(preprocessing(image), expected, atol=0.02)
@@ -120,6 +120,22 @@ def test_preprocessing_is_resize_then_centre_crop(size, resize):
     np.testing.assert_allclose(unknown(image), expected, atol=0.02)
     batch = tf.function(preprocessing, input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)])
     np.testing.assert_allclose(batch(np.stack([image, 255 - image]).astype(np.float32))[0], expected, atol=0.02)
+
+
+@pytest.mark.parametrize("room", range(9))
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=needs_tensorflow), "numpy"])
+def test_center_crops_begin_where_those_of_torchvision_do(room, axis, backend):
+    size = 8
+    shape = [size, size]
+    shape[axis] += room
+    # Every pixel tells its place; the short side is the encoder's, so nothing is resized.
+    image = np.arange(shape[axis], dtype=np.uint8)[:, None, None] * np.ones((1, size, 1), np.uint8)
+    image = np.moveaxis(image, 0, axis)
+    preprocessing = ImagePreprocessing(size, channels=1)
+    found = np.asarray(preprocessing(image) if backend == "tensorflow" else preprocessing.numpy(image))
+    assert found.min() == round(room / 2.0)
+    assert found.max() == round(room / 2.0) + size - 1
 
 
 def test_preprocessing_of_a_batch_is_that_of_its_images():

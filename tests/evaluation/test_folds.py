@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from keras_dml.evaluation import class_folds, concatenate_embeddings, evaluate_folds, evaluate_retrieval
+from keras_dml.evaluation import (
+    RetrievalOptions,
+    class_folds,
+    concatenate_embeddings,
+    evaluate_folds,
+    evaluate_retrieval,
+)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -67,3 +73,16 @@ def test_folds_with_galleries():
         evaluate_folds(list(queries), np.arange(10) % 4, list(galleries[:1]), np.arange(20) % 4)
     with pytest.raises(ValueError, match="same images"):
         concatenate_embeddings([queries[0], galleries[0]])
+
+
+def test_by_euclidean_distance_embeddings_are_concatenated_as_they_are():
+    generator = np.random.default_rng(0)
+    parts, labels = [generator.normal(size=(20, 3)) * scale for scale in (1.0, 5.0)], np.arange(20) % 4
+    options = RetrievalOptions(metric="euclidean")
+    found = evaluate_folds(parts, labels, options=options)
+    joined = np.concatenate(parts, axis=1).astype(np.float32)
+    expected = evaluate_retrieval(joined, labels, options=options)
+    np.testing.assert_array_equal(found.concatenated.neighbors, expected.neighbors)
+    np.testing.assert_array_equal(
+        found.separate[1].neighbors, evaluate_retrieval(parts[1], labels, options=options).neighbors
+    )

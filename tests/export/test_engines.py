@@ -17,7 +17,7 @@ from export import build, manifest
 from export.index import engine as engine_module
 from export.index.engine import Engine, EngineSettings, Ladder, engine_named, engine_of_manifest, engines, kinds
 from keras_dml import ImageEncoder
-from keras_dml.data import ImagePreprocessing
+from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.utils.progress import Progress
 
 
@@ -402,3 +402,18 @@ def test_progress_is_told(image_encoder, digits, tmp_path):
     assert stages == {("embedding", 10), ("pictures", 10)}
     assert told[-1] == f"wrote {tmp_path / 'm' / '1'}"
     shutil.rmtree(tmp_path / "m")
+
+
+@pytest.mark.parametrize(("unit", "metric"), [(False, "euclidean"), (True, "cosine")])
+def test_the_index_ranks_as_the_encoder_is_evaluated(tmp_path, unit, metric):
+    layers = [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(5)]
+    encoder = keras.Sequential([*layers, *([keras.layers.UnitNormalization()] if unit else [])])
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    split = Split(images, np.arange(12) % 3, ("a", "b", "c"))
+    image_encoder = ImageEncoder(encoder, ImagePreprocessing(4))
+    for spec in (None, export.IndexSpec("exact")):
+        version = export.build_model(tmp_path / "m", split, image_encoder, index=spec)
+        assert json.loads((version / "manifest.json").read_text())["index"]["metric"] == metric
+    explicit = export.IndexSpec("exact", "dot_product")
+    version = export.build_model(tmp_path / "m", split, image_encoder, index=explicit)
+    assert json.loads((version / "manifest.json").read_text())["index"]["metric"] == "dot_product"

@@ -183,6 +183,24 @@ def test_half_precision_is_computed_in_float32(name, dtype):
     np.testing.assert_allclose(gradient.astype("float32"), full_gradient, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float64_embeddings(name, dtype):
+    case = CASES[name]
+    plain = case.make()
+    loss = type(plain).from_config({**plain.get_config(), "dtype": dtype})
+    x, labels = points(case).astype("float64"), labels_for(case)
+    expected, full_gradient, _, _ = value_and_gradients(plain, labels, x.astype("float32"))
+    loss.build((None,), (None, x.shape[1]))
+    for variable, value in zip(loss.trainable_variables, plain.trainable_variables, strict=True):
+        variable.assign(value)
+    value, gradient, _, _ = value_and_gradients(loss, labels, x, dtype="float64", training=True)
+    assert gradient.dtype == "float64"
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(gradient, full_gradient, rtol=1e-3, atol=1e-5)
+
+
 @tensorflow_only("batches of unknown size")
 @pytest.mark.parametrize("name", CASES)
 def test_unknown_batch_size_in_a_graph(name):

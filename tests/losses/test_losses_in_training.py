@@ -43,6 +43,27 @@ def make_model(loss, das=True, **arguments):
     return model
 
 
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", [*MAKE, "double_header_hinge"])
+def test_trained_in_float64(name):
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        if name == "double_header_hinge":
+            encoder = keras.Sequential([keras.layers.Input((5,)), keras.layers.Dense(4)])
+            model = MetricLearner(encoder, pair_scorer=layers.PDDMUnit())
+            model.compile("sgd", loss=losses.DoubleHeaderHinge(dtype="float64"))
+        else:
+            model = make_model(MAKE[name]())
+        x, labels = data()
+        history = model.fit(x.astype("float64"), labels, batch_size=12, verbose=0).history
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert model.encoder.weights[0].dtype == "float64"
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_trained_with_das_saved_and_restored(name, tmp_path):
     x, labels = data()

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import backends
 import keras
 import numpy as np
@@ -338,6 +341,139 @@ def test_one_image_per_class_is_refused_by_a_tuple_loss():
         model.fit(x, np.arange(12), batch_size=12, verbose=0)
 
 
+WIDE = np.array([7, 7 + 2**32] * 6)
+"""Labels that agree in their low 32 bits, and would be one number in float32 too."""
+
+
+class Pairs(keras.utils.PyDataset):
+    """One batch, as given."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, step):
+        return self.batch
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("loss", ["multi_similarity", losses.CrossBatchMemory("multi_similarity", memory_size=24)])
+def test_large_labels_are_told_apart_or_refused(eager, loss):
+    def model():
+        learner = dml.MetricLearner(encoder())
+        learner.compile("sgd", loss=losses.get(keras.saving.serialize_keras_object(losses.get(loss))))
+        learner.run_eagerly = eager
+        return learner
+
+    x, _ = batch()
+    calls = [
+        lambda learner, y: learner.fit(x, y, batch_size=12, verbose=0).history["loss"][0],
+        lambda learner, y: learner.fit(Pairs(x, y), verbose=0).history["loss"][0],
+        lambda learner, y: learner.evaluate(Pairs(x, y), verbose=0),
+        lambda learner, y: learner.train_on_batch(x, y, return_dict=True)["loss"],
+        lambda learner, y: learner.test_on_batch(x, y, return_dict=True)["loss"],
+    ]
+    for call in calls:
+        if backends.TENSORFLOW:
+            # By class numbers in the order of the labels.
+            assert float(call(model(), WIDE)) == float(call(model(), WIDE // 2**32))
+        else:
+            with pytest.raises(ValueError, match=r"`labels` must fit into 32 bits.*4294967303 in row 1 \(6 such"):
+                call(model(), WIDE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool"])
+def test_labels_that_are_no_integers_are_refused(dtype):
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss="multi_similarity")
+    x, y = batch()
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"`labels` must be integers. Received: dtype=\w+. Cast the class numbers"):
+            call(x, (y + 0.5).astype(dtype), batch_size=12, verbose=0)
+
+
+def ending_in(*layers):
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(DIM), *layers])
+
+
+@pytest.mark.parametrize(
+    ("layers", "unit"),
+    [
+        ((), False),
+        ((keras.layers.Dropout(0.1),), False),
+        ((keras.layers.BatchNormalization(),), False),
+        ((keras.layers.UnitNormalization(),), True),
+        ((keras.Sequential([keras.layers.UnitNormalization(), keras.layers.Identity()]),), True),
+        ((keras.layers.Lambda(lambda x: ops.normalize(x)),), None),
+        ((keras.layers.Dense(DIM, activation=ops.normalize),), None),
+    ],
+)
+def test_das_normalizes_where_the_encoder_does(layers, unit):
+    for normalize in (True, False):
+        augmentation = dml.layers.DASAugmentation(CLASSES, top_k=2, normalize=normalize)
+        if unit in (None, normalize):
+            dml.MetricLearner(ending_in(*layers), augmentation=augmentation)
+            continue
+        has = "have unit length.*would not" if unit else "do not have unit length.*would"
+        remedy = "leave out keras" if unit else "end the encoder with keras"
+        with pytest.raises(ValueError, match=rf"{has}.*normalize={normalize}\).*normalize={unit}\), or {remedy}"):
+            dml.MetricLearner(ending_in(*layers), augmentation=augmentation)
+
+
+@pytest.mark.parametrize("structure", [list, tuple, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_an_encoder_with_several_outputs_is_refused(structure):
+    inputs = keras.Input((5,))
+    outputs = structure([keras.layers.Dense(DIM)(inputs), keras.layers.Dense(DIM)(inputs)])
+    message = "one tensor of embeddings.*Received: several outputs.*keras.Model"
+    with pytest.raises(ValueError, match=message):
+        dml.MetricLearner(keras.Model(inputs, outputs))
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(DIM)
+
+        def call(self, inputs):
+            return structure([self.dense(inputs), self.dense(inputs)])
+
+    model = dml.MetricLearner(Subclassed())
+    model.compile("sgd", loss=spread)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        model.fit(*batch(), batch_size=12, verbose=0)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda: losses.ProxyAnchorLoss(CLASSES),
+        lambda: losses.MarginLoss(CLASSES),
+        lambda: losses.CrossBatchMemory(losses.MarginLoss(CLASSES), memory_size=24),
+    ],
+)
+def test_a_loss_of_classes_has_no_value_on_others(loss, eager):
+    model = dml.MetricLearner(encoder())
+    model.compile("sgd", loss=loss(), run_eagerly=eager, metrics=[lambda y, x: ops.mean(x)])
+    x, y = batch()
+    mixed = np.where(np.arange(12) < 6, y, y + CLASSES)
+    for labels in (y + CLASSES, mixed, y - CLASSES):
+        history = model.fit(x, y, batch_size=12, verbose=0, validation_data=(x, labels)).history
+        assert np.isfinite(history["loss"]).all()
+        assert "val_loss" not in history
+        assert any(name.startswith("val_") for name in history)
+        found = model.evaluate(x, labels, batch_size=6, verbose=0, return_dict=True)
+        assert "loss" not in found
+        assert not np.isnan(list(found.values())).any()
+        for call in (model.test_on_batch, lambda *data: model.evaluate(*data, batch_size=6, verbose=0)):
+            with pytest.raises(ValueError, match=r"has weights for 4 classes.*RetrievalEvaluation"):
+                call(x, labels)
+    # And the next evaluation has one again.
+    assert np.isfinite(model.fit(x, y, batch_size=12, verbose=0, validation_data=(x, y)).history["val_loss"]).all()
+
+
 def test_too_few_proxies_are_refused():
     model = dml.MetricLearner(encoder())
     model.compile("sgd", loss=losses.ProxyAnchorLoss(num_classes=CLASSES - 1))
@@ -432,3 +568,128 @@ def test_a_subclass_trains_with_what_it_overrides(subclass, jit):
     if subclass is Halved:
         found = model.evaluate(x, y, batch_size=12, verbose=0)
         assert found == pytest.approx(0.5 * float(spread(y, np.asarray(model.encoder(x)))), rel=1e-5)
+
+
+class Activity(keras.layers.Layer):
+    """Adds a loss of its own and hands its input on."""
+
+    def call(self, inputs):
+        self.add_loss(0.3 * ops.mean(ops.square(inputs)))
+        return inputs
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_losses_that_the_encoder_adds_are_trained_on(jit):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,))
+    x = Activity()(keras.layers.Dense(DIM, kernel_regularizer=keras.regularizers.L2(0.5), name="dense")(inputs))
+    model = dml.MetricLearner(keras.Model(inputs, keras.layers.UnitNormalization()(x)))
+    model.compile(keras.optimizers.SGD(0.1), loss=spread, jit_compile=jit)
+    x, y = batch()
+    dense = model.encoder.get_layer("dense")
+    before = weights(model)
+
+    def loss_of(labels, embeddings):
+        added = 0.5 * ops.sum(ops.square(dense.kernel)) + 0.3 * ops.mean(ops.square(ops.matmul(x, dense.kernel)))
+        return spread(labels, embeddings) + added
+
+    gradients, value = manual_gradients(model, x, y, loss_of)
+    assert np.ravel(model.evaluate(x, y, batch_size=12, verbose=0))[0] == pytest.approx(value, rel=1e-5)
+    assert model.fit(x, y, batch_size=12, shuffle=False, verbose=0).history["loss"][0] == pytest.approx(value, rel=1e-5)
+    np.testing.assert_allclose(weights(model)[0], before[0] - 0.1 * gradients[0], atol=1e-6)
+
+
+def with_margins(optimizer, **kwargs):
+    model = dml.MetricLearner(encoder())
+    model.compile(optimizer, loss=losses.MarginLoss(CLASSES, loss_learning_rate=0.2), **kwargs)
+    return model
+
+
+def rates(model):
+    return [float(np.asarray(optimizer.learning_rate)) for optimizer in (model.optimizer, model.loss_optimizer)]
+
+
+def test_callbacks_that_set_the_rate_move_that_of_the_loss_too():
+    x, y = batch()
+    model = with_margins(keras.optimizers.SGD(0.1))
+    seen = []
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(rates(model))),
+    ]
+    model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(seen, [[0.05, 0.1], [0.025, 0.05]], rtol=1e-6)
+
+    model = with_margins(keras.optimizers.SGD(0.1))
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.1, patience=1, min_delta=1e9)
+    model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=[plateau])
+    np.testing.assert_allclose(rates(model), [0.01, 0.02], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_average_of_weights_covers_those_of_the_loss(jit, policy):
+    keras.config.set_dtype_policy(policy)
+    model = with_margins(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), jit_compile=jit)
+    x, y = batch()
+    steps = []
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        steps.append([variable.numpy() for variable in model.trainable_variables])
+    averages = steps[0]
+    for values in steps[1:]:
+        averages = [0.5 * average + 0.5 * value for average, value in zip(averages, values, strict=True)]
+    # A step at rate 0 leaves the weights as they are, and `fit` then puts the average in their place.
+    model.optimizer.learning_rate = 0.0
+    averages = [0.5 * average + 0.5 * value for average, value in zip(averages, steps[-1], strict=True)]
+    model.fit(x, y, batch_size=12, verbose=0)
+    assert not np.allclose(steps[-1][-1], averages[-1], atol=1e-4)
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_allclose(variable.numpy(), average, atol=1e-6)
+
+
+def test_validation_reports_no_statistics_of_training():
+    x, y = batch()
+    model = das_model()
+    history = model.fit(x, y, batch_size=12, epochs=2, verbose=0, validation_data=(x, y)).history
+    assert {name for name in history if name.startswith("val_")} == {"val_loss"}
+    assert {"produced_distance", "produced_share", "active_pairs", "bank_fill"} <= set(history)
+    scored = dml.MetricLearner(encoder(), pair_scorer=dml.layers.PDDMUnit())
+    scored.compile("sgd", loss="double_header_hinge")
+    history = scored.fit(x, y, batch_size=12, verbose=0, validation_data=(x, y)).history
+    assert {name for name in history if name.startswith("val_")} == {"val_loss"}
+
+
+@backends.tensorflow_only("Keras exports to a SavedModel")
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_export_holds_the_forward_pass_of_the_encoder(kind, trained, tmp_path):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(DIM)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = dml.MetricLearner(
+        encoder(batch_norm=True) if kind == "functional" else Subclassed(),
+        augmentation=dml.layers.DASAugmentation(CLASSES, top_k=2),
+        pair_scorer=dml.layers.PDDMUnit(),
+    )
+    model.compile("adam", loss="double_header_hinge")
+    x, y = batch()
+    if trained:
+        model.fit(x, y, batch_size=12, verbose=0)
+    else:
+        model(x)
+    model.export(tmp_path / "exported", verbose=False)
+    np.save(tmp_path / "images.npy", x[:5])
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "loaded = tf.saved_model.load(sys.argv[1] + '/exported')\n"
+        "embeddings = loaded.serve(np.load(sys.argv[1] + '/images.npy'))\n"
+        "np.save(sys.argv[1] + '/embeddings.npy', embeddings.numpy())"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "embeddings.npy"), model.predict(x[:5], verbose=0), atol=1e-6)

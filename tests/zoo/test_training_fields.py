@@ -60,6 +60,8 @@ def batch(seed=0):
         ("augment=['random_affine', {'name': 'RandomFlip'}]", "augment", ("random_affine", {"name": "RandomFlip"})),
         ("augment=None", "augment", None),
         ("widths=(2, 4)", "widths", (2, 4)),
+        ("metric=euclidean", "metric", "euclidean"),
+        ("embedding_init=torch", "embedding_init", "torch"),
     ],
 )
 def test_every_field_is_set_and_shown(assignment, field, value):
@@ -103,6 +105,8 @@ def test_every_field_is_set_and_shown(assignment, field, value):
             "Arm 'baseline'",
         ),
         (["augment=Resizing", "augment_args.height=4", "augment_args.width=4"], "does not make images of 8 x 8 x 1"),
+        (["metric=cosin"], "metric of a recipe: 'cosin'. Did you mean 'cosine'"),
+        (["embedding_init=troch"], "embedding_init 'troch'. Did you mean 'torch'"),
         (["widths=(2, 2)"], "`widths` must be different positive numbers"),
         (["widths=(2, 64)"], "`widths` must be at most the embedding width. Received: widths=(2, 64)"),
     ],

@@ -13,6 +13,8 @@ Time: none of these recipes was run by us as it stands, on any machine; each say
 trains. What it "takes" for each seed and arm, it takes once more for each arm, to choose an epoch on held-out
 training classes, unless its `select_epoch` is false (`--set select_epoch=False`).
 
+The linear layer starts as theirs, PyTorch's `Linear`, does: with less than half of the spread of Keras's default.
+
 Weights: "imagenet" downloads Keras's for ResNet-50. The authors' network is torchvision's, which differs a little; its
 file is taken by `--weights resnet50-0676ba61.pth`. Keras has none for BN-Inception: those recipes need `--weights
 bn_inception-52deb4733.pth`, and say from where when it is missing.
@@ -33,6 +35,7 @@ TABLE_1 = Recipe(
     backbone="resnet50",
     weights="imagenet",
     embedding_dim=512,
+    embedding_init="torch",
     pooling="avg+max",
     input_size=224,
     resize=256,
@@ -57,7 +60,8 @@ SOP_DAS = DAS(top_k=8, scale_range=(0.5, 2.0), shift_scale=0.1, detach=False)
 """DAS as Table 1 uses it on Stanford Online Products."""
 
 UNNORMALIZED = ("generalized_lifted_structure", "n_pair")
-"""Losses of Table 2 on embeddings that are not scaled to unit length; DAS then leaves its own alone as well."""
+"""Losses of Table 2 on embeddings that are not scaled to unit length; DAS then leaves its own alone as well. Theirs are
+compared by Euclidean distance, as in the authors' code: `metric` follows `normalize`."""
 
 LOSSES: dict[str, Options] = {
     "triplet_semi_hard": {"loss": "triplet", "loss_args": {"miner": "semi_hard"}},

@@ -30,6 +30,8 @@ DIGITS_LOSSES = derived(
             "loss": "spherical_embedding_constraint",
             "loss_args": {"loss": "multi_similarity"},
             **UNNORMALIZED,
+            # Its loss compares directions.
+            "metric": "cosine",
         },
         "sup_con": {"loss": "sup_con"},
         "proxy_nca": {"loss": "proxy_nca"},

@@ -69,7 +69,7 @@ def evaluate_run(run: SavedRun, data_dir: pathlib.Path | None, seed: int) -> Eva
         ValueError: It has no embeddings.
     """
     queries, gallery = run.embeddings(), run.gallery()
-    result = evaluate(queries, gallery, run.ks, keep_neighbors=max(SHOWN_NEIGHBORS, *run.ks[:1]))
+    result = evaluate(queries, gallery, run.ks, run.metric, keep_neighbors=max(SHOWN_NEIGHBORS, *run.ks[:1]))
     pictures, benchmark = find_pictures(run, queries, gallery, data_dir)
     return EvaluatedRun(run, queries, gallery, result, pictures, benchmark, seed)
 

@@ -45,7 +45,8 @@ class SavedExperiment:
     def groups(self) -> list[Group]:
         """The arms as `zoo.compare` takes them: test metrics after the last epoch, by seed."""
         return [
-            Group(arm, {seed_of(run): _finite(run.metrics["last"]) for run in runs}) for arm, runs in self.arms.items()
+            Group(arm, {seed_of(run): _finite(run.metrics["last"]) for run in runs}, runs[0].metric)
+            for arm, runs in self.arms.items()
         ]
 
     def untrained(self, metric: str) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.utils.files import read_json
+from zoo.recipe import metric_of
 from zoo.runs.layout import (
     CONFIG_FILE,
     EXPERIMENT_FILE,
@@ -78,6 +79,11 @@ class SavedRun:
         """Ranks of Recall@k that the recipe asks for."""
         return tuple(self.config.get("recipe", {}).get("ks", (1, 2, 4, 8)))
 
+    @property
+    def metric(self) -> str:
+        """How its embeddings were compared, "cosine" or "euclidean"."""
+        return metric_of(self.config.get("recipe", {}))
+
     def embeddings(self) -> Embeddings:
         """The test embeddings."""
         return read_embeddings(self.files.test_embeddings)
@@ -111,6 +117,7 @@ class SavedRun:
             ImagePreprocessing.from_config(self.config["preprocessing"]),
             load_pair_scorer(files.pair_scorer) if files.pair_scorer.is_file() else None,
             self.config,
+            self.metric,
         )
 
 

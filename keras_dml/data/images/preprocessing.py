@@ -1,7 +1,7 @@
 """How a test image of any size becomes an encoder's input."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class ImagePreprocessing:
         if source == (self.size, self.size) and self.resize == self.size:
             return images.astype(np.float32)
         down, across = (
-            taps(side, side / new, self.size, first=(new - self.size) // 2)
+            taps(side, side / new, self.size, first=centered(new - self.size))
             for side, new in zip(source, target, strict=True)
         )
         return resampled(images, down, across)
@@ -92,7 +92,7 @@ class ImagePreprocessing:
         source = tf.shape(images)[1:3]
         # Integer arithmetic: the resized long side must not depend on float rounding.
         target = tf.maximum(self.resize * source // tf.reduce_min(source), self.resize)
-        corner = (target - self.size) // 2
+        corner = centered(target - self.size)
 
         def enlarge() -> "tf.Tensor":
             # An antialiasing filter is the plain bilinear one where no side shrinks, and several times slower.
@@ -128,6 +128,14 @@ class ImagePreprocessing:
     def from_config(cls, config: dict[str, int]) -> "ImagePreprocessing":
         """The inverse of `to_config`."""
         return cls(**config)
+
+
+def centered(room: Any) -> Any:
+    """Where a center crop begins that leaves `room` pixels, an integer or a tensor of integers.
+
+    Half a pixel goes to the even side, as in torchvision's `CenterCrop`, `int(round(room / 2.0))`.
+    """
+    return (room + room % 4 // 3) // 2
 
 
 def check_input(size: int, channels: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from zoo.compare import ranked_by
 from zoo.report.experiment import SavedExperiment
 from zoo.report.sections.metrics import published_figures
 from zoo.report.sections.section import Section
@@ -42,6 +43,7 @@ class ArmsSection(Section):
         seeds: The seeds, in words.
         missing: Runs that have not finished.
         subset: Whether only part of the data was measured.
+        distances: By which distance each arm is ranked, in words; None where all are ranked by the same.
     """
 
     key: ClassVar[str] = "arms"
@@ -53,6 +55,7 @@ class ArmsSection(Section):
     seeds: str
     missing: list[str]
     subset: bool
+    distances: str | None
 
 
 def arms_section(experiment: SavedExperiment) -> ArmsSection:
@@ -80,6 +83,7 @@ def arms_section(experiment: SavedExperiment) -> ArmsSection:
         seeds=", ".join(map(str, sorted({seed for group in groups for seed in group.values}))),
         missing=list(experiment.missing),
         subset=subset,
+        distances=ranked_by(groups),
     )
 
 
