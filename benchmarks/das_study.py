@@ -134,10 +134,10 @@ ARMS = {
     "weight": Arm("weight alone: both sums times 4", weight=4.0),
     "wide": Arm("scales in [.5, 2], shifts of .5", WIDE),
     "wide_shift": Arm("shifts of 1", {**OURS, "shift_scale": 1.0}),
-    "negatives": Arm("the same as `wide`, as negatives only", WIDE, keys="negatives"),
-    "positives": Arm("the same as `wide`, as positives only", WIDE, keys="positives"),
+    "negatives": Arm("such rows, as negatives only", WIDE, keys="negatives"),
+    "positives": Arm("such rows, as positives only", WIDE, keys="positives"),
     "foreign": Arm("shifts of .5 from other classes", {**OURS, "shift_scale": 0.5}, layer="foreign"),
-    "hard": Arm("the hardest 3 of 12 of `wide`", {**WIDE, "num_produced": 12}, layer="hard"),
+    "hard": Arm("the hardest 3 of 12 such rows", {**WIDE, "num_produced": 12}, layer="hard"),
 }
 COLORS = {"das": "#d1242f", "copies": "#57606a", "weight": "#57606a"}
 """Of arms in the picture; those of ours are blue."""
