@@ -2,7 +2,7 @@
 
 Command: python -m zoo.reproduce glyphs
 Needs:   nothing; matplotlib brings the fonts
-Takes:   two to three minutes on 2 CPU cores, for three seeds of four arms
+Takes:   about three minutes on 2 CPU cores, for three seeds of four arms
 
 Every arm has its best rate on held-out Latin classes: python -m zoo.tune glyphs. docs/das.md says what the arms
 compare.
