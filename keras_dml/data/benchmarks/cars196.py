@@ -152,9 +152,9 @@ def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     # Its training and test splits share the classes: both are needed, to be split anew by class.
     table = tfrecords.read_table(folder, ("train", "test"), ("label", "id", "bbox"))
     # Each split numbers its images from 1.
-    ids = [f"{split}/{name}" for split, name in zip(table.splits, table.columns["id"], strict=True)]
-    labels = table.columns["label"]
+    ids = [f"{split}/{name}" for split, name in zip(table.splits, table.texts("id"), strict=True)]
+    labels = table.labels()
     if not cropped:
         table.images.boxes = None
     order = by_class_then_name(labels, ids)
-    return Split(table.images, labels, table.class_names["label"], ids).subset(order, renumber=False)
+    return Split(table.images, labels, table.names(), ids).subset(order, renumber=False)

@@ -125,8 +125,8 @@ def _from_names(root: pathlib.Path) -> Split | None:
 def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     # Its training and test splits share the classes: both are needed, to be split anew by class.
     table = tfrecords.read_table(folder, ("train", "test"), ("label", "image/filename", "bbox"))
-    ids = ["/".join(name.split("/")[-2:]) for name in table.columns["image/filename"]]
-    labels = table.columns["label"]
+    ids = ["/".join(name.split("/")[-2:]) for name in table.texts("image/filename")]
+    labels = table.labels(classes=CLASSES)
     class_names = [f"{label + 1:03d}" for label in range(CLASSES)]
     for label, name in zip(labels, ids, strict=True):
         class_names[label] = name.split("/")[0]

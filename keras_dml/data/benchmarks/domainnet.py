@@ -115,6 +115,7 @@ def _from_lists(base: pathlib.Path, domain: str) -> Split:
 
 def _from_records(folder: pathlib.Path, domain: str) -> Split:
     table = tfrecords.read_table(folder, ("train", "test"), ("label",))
-    order = np.argsort(table.columns["label"], kind="stable")
+    labels = table.labels()
+    order = np.argsort(labels, kind="stable")
     ids = [f"{domain}/{row:06d}" for row in order]
-    return Split(table.images.subset(order), table.columns["label"][order], table.class_names["label"], ids)
+    return Split(table.images.subset(order), labels[order], table.names(), ids)

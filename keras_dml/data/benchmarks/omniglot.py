@@ -138,8 +138,8 @@ def _from_folders(root: pathlib.Path) -> Split:
 
 def _from_records(folder: pathlib.Path, side: str) -> Split:
     table = tfrecords.read_table(folder, (side,), ("label",))
-    labels = table.columns["label"]
-    names = [_plain(name) for name in table.class_names["label"]]
+    labels = table.labels()
+    names = [_plain(name) for name in table.names()]
     order = np.argsort(labels, kind="stable")
     ids = _ids(labels, names, None, order)
     return Split(table.images, labels, names, ids).subset(order)

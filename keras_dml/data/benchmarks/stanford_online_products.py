@@ -26,6 +26,7 @@ LAYOUT = """\
 or without the lists a folder for each product: [Stanford_Online_Products/]train/PRODUCT/*.JPG, test/PRODUCT/*.JPG"""
 
 SIDES = ("train", "test")
+PROTOCOL_CLASSES = 22_634
 
 
 @register_benchmark("sop")
@@ -60,10 +61,11 @@ def _from_list(base: pathlib.Path, path: pathlib.Path) -> Split:
 
 def _from_records(folder: pathlib.Path, side: str) -> Split:
     table = tfrecords.read_table(folder, (side,), ("class_id",))
-    order = np.argsort(table.columns["class_id"], kind="stable")
+    labels = table.labels("class_id", PROTOCOL_CLASSES)
+    order = np.argsort(labels, kind="stable")
     # The records keep no file names: their order is the images' identity.
     ids = [f"{side}/{row:05d}" for row in order]
-    return _numbered(table.images.subset(order), table.columns["class_id"][order] + 1, ids)
+    return _numbered(table.images.subset(order), labels[order] + 1, ids)
 
 
 def _numbered(images: FileImages | tfrecords.PackedImages, numbers: np.ndarray, ids: list[str]) -> Split:
