@@ -6,6 +6,7 @@ midst of good ones may pass here, where TensorFlow's decoder refuses it; a cut o
 """
 
 import io
+import pathlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,24 @@ def opened(encoded: bytes) -> "Image.Image":
             return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DataError("Unknown image file format. One of JPEG, PNG, GIF, BMP, WebP required") from error
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
+def size_of_file(path: pathlib.Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header alone.
+
+    Raises:
+        DataError: It has none.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return image.height, image.width
+    # Pillow's readers of headers raise anything.
     except Exception as error:
         raise DataError(_reason(error)) from error
 
