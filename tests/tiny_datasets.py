@@ -125,6 +125,16 @@ def record(payload):
     return length + checksum(length) + payload + checksum(payload)
 
 
+def repair_checksums(shard):
+    """Gives every record of a TFRecord file the checksums of what is there."""
+    content, repaired = shard.read_bytes(), b""
+    while content:
+        end = 16 + int.from_bytes(content[:8], "little")
+        repaired += record(content[12 : end - 4])
+        content = content[end:]
+    shard.write_bytes(repaired)
+
+
 def as_array_records(version):
     """Turns the TFRecords in a version's folder into ArrayRecords, in place."""
     from array_record.python.array_record_module import ArrayRecordWriter

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.data.images.orientation import orientation_of, turned_numpy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,11 +40,11 @@ def decode(encoded: bytes, channels: int = 3, box: np.ndarray | None = None, rel
     image = opened(encoded)
     window = None if box is None else box_window(box, relative, image.height, image.width)
     pixels = pixels_of(image, channels)
-    return pixels if window is None else cut(pixels, window)
+    return turned_numpy(pixels if window is None else cut(pixels, window), orientation_of(encoded))
 
 
 def opened(encoded: bytes) -> "Image.Image":
-    """An image of which the header alone is read.
+    """An image of which the header alone is read; its size is as it is stored, not as it is shown.
 
     Raises:
         DataError: There is no such header.
