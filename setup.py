@@ -50,6 +50,7 @@ setup(
         "scikit-learn",
         "scipy",
         "h5py",
+        "safetensors",
         # Decodes images where TensorFlow does not.
         "pillow",
         # Progress bars, and the pages and charts of `keras-dml report`.

@@ -1,16 +1,14 @@
 """The files of data sets, read so that whatever is wrong with one is said by its name.
 
 All loaders read through here. A file may come from anyone: it may be cut off, of another kind, or made to do harm. So
-sizes are looked at before memory is asked for, nothing in a file is run, and no error but `DataError` and `OSError`
+sizes are looked at before memory is asked for, nothing in a file is run, and no error but `ValueError` and `OSError`
 comes out.
 """
 
 import codecs
 import dataclasses
-import json
 import math
 import pathlib
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +17,8 @@ from typing import IO, Any, Final
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.utils.files import check_regular
 
-MOST_JSON: Final = 8 * 2**20
 MOST_LINE: Final = 16 * 2**10
 MOST_MATLAB: Final = 128 * 2**20
 """Unpacked; the annotations of CARS196 take a tenth of it."""
@@ -144,41 +142,6 @@ def once(seen: dict[str, int], key: str, line: Line, what: str) -> None:
     """
     if seen.setdefault(key, line.number) != line.number:
         raise line.fault(f"every {what} once, but line {seen[key]} has {key} already")
-
-
-def check_regular(path: pathlib.Path) -> None:
-    """Raises unless `path` is a file with content: a pipe would be waited for, perhaps for ever.
-
-    Raises:
-        DataError: It is something else.
-        OSError: It cannot be looked at, or is not there.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise DataError(f"{path} is a folder. A file is expected")
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is a pipe or a device. A file is expected")
-
-
-def read_json_object(path: pathlib.Path, most: int = MOST_JSON) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        DataError: The file holds something else.
-        OSError: It cannot be read.
-    """
-    check_regular(path)
-    size = path.stat().st_size
-    if size > most:
-        raise DataError(f"{path} is damaged. Expected: a JSON object of at most {most} bytes. Found: {size} bytes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        found = "an empty file" if not size else f"{size} bytes that are not JSON ({error})"
-        raise DataError(f"{path} is damaged. Expected: a JSON object. Found: {found}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged. Expected: a JSON object. Found: {type(content).__name__}")
-    return content
 
 
 def read_npz(path: pathlib.Path, specs: Mapping[str, ArraySpec], layout: str, others: bool = False) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from keras_dml.data.benchmark import Archive
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions
 from keras_dml.data.sources import ArrayRecordImages, PackedImages, array_record_reader
+from keras_dml.utils.files import read_json_object
 from keras_dml.utils.requirements import tensorflow_module
 
 INDEX_FORMAT = 2
@@ -132,11 +133,11 @@ class PreparedInfo:
         """Reads a version's file.
 
         Raises:
-            DataError: The file is damaged or not what TensorFlow Datasets writes.
+            ValueError: The file is damaged or not what TensorFlow Datasets writes.
             OSError: It cannot be read.
         """
         path = folder / INFO_FILE
-        content = reading.read_json_object(path)
+        content = read_json_object(path)
 
         def value(source: Any, key: str, kind: type, default: Any = None) -> Any:
             found = source.get(key, default) if isinstance(source, dict) else None
@@ -226,7 +227,7 @@ def find_prepared(data_dir: pathlib.Path | None, dataset: str, config: str | Non
                     continue
                 for split in info.shards:
                     info.paths(split)
-            except (DataError, OSError) as error:
+            except (ValueError, OSError) as error:
                 damaged.append(str(error))
                 continue
             if damaged:
