@@ -24,7 +24,17 @@ from export.reranking import reranking_effect
 from export.sources import HELP, open_source
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
+from keras_dml.utils.command import (
+    OldFlag,
+    Parser,
+    WrongCallError,
+    add_data_arguments,
+    execute,
+    positive,
+    run,
+    wrong_call,
+)
+from keras_dml.utils.files import check_folder
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:
@@ -338,6 +348,8 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
 
     run = open_run(arguments.run)
     directory = pathlib.Path(arguments.output or pathlib.Path(arguments.run) / "export" / run.name)
+    with wrong_call():
+        check_folder(directory)
     data = open_source(arguments.gallery, arguments.data_dir, arguments.subset, arguments.bad_images)
     progress.message(f"{len(data):,} items in {arguments.gallery}")
     queries = None

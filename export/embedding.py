@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from keras_dml.data import ImagePreprocessing, Split
 
 SHARD_IMAGES = 2048
+DECODING = b"oriented"
+"""Changes when the same file is decoded to other pixels: embeddings that were cached before are made anew."""
 
 
 def embed_split(
@@ -71,6 +73,7 @@ def embed_split(
 def cache_key(encoder_path: pathlib.Path, preprocessing: "ImagePreprocessing", split: "Split") -> str:
     """Names what would be embedded: 16 hexadecimal digits of a checksum over encoder, preprocessing and images."""
     digest = hashlib.sha256(bytes.fromhex(sha256(encoder_path)))
+    digest.update(DECODING)
     digest.update(json.dumps(preprocessing.to_config(), sort_keys=True).encode())
     digest.update(split.fingerprint.encode())
     # Where the images are files, a changed file is another image.

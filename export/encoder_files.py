@@ -40,15 +40,14 @@ def open_encoder(folder: pathlib.Path, manifest: Mapping[str, Any]) -> "ImageEnc
         ValueError: A file is damaged; the text names it.
     """
     from keras_dml import ImageEncoder
-    from keras_dml.data import ImagePreprocessing
-    from keras_dml.image_encoder import load_keras_model
+    from keras_dml.image_encoder import load_keras_model, preprocessing_from
     from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE
 
     if manifest["preprocessing"] is None:
         return None
     if (folder / CONTENT_FILE).is_file():
         return ImageEncoder.load(folder)
-    preprocessing = ImagePreprocessing.from_config(manifest["preprocessing"])
+    preprocessing = preprocessing_from(folder, manifest["preprocessing"])
     encoder = load_keras_model(folder / ENCODER_FILE)
     # A path means nothing on another machine.
     trained_on = {key: value for key, value in manifest["source"].items() if key != "run"}

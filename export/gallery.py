@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,7 +94,12 @@ class Gallery:
         embeddings = arrays.pop("embeddings")
         ids = [str(name) for name in arrays.pop("ids").tolist()]
         if "class_names" in arrays and "labels" in arrays and "label" not in arrays:
-            arrays["label"] = arrays.pop("class_names")[arrays.pop("labels")]
+            names, labels = arrays.pop("class_names"), arrays.pop("labels")
+            if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() < len(names)):
+                raise ValueError(
+                    f"{path}: labels must number class_names, from 0 to {len(names) - 1}. Write the file again"
+                )
+            arrays["label"] = names[labels]
         return cls(embeddings, tuple(ids), arrays)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Gallery":
@@ -164,14 +167,16 @@ def read_npz(path: pathlib.Path, needed: Sequence[str]) -> dict[str, np.ndarray]
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or an array is missing.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as an .npz file without Python objects: {error}") from error
-    for name in needed:
-        if name not in arrays:
-            raise ValueError(f"{path}: an array `{name}` is missing. Received: {', '.join(arrays) or 'none'}")
+    from keras_dml.data import reading
+
+    specs = {
+        "embeddings": reading.ArraySpec("fiu", (None, None), "(n, d) numbers", optional="embeddings" not in needed),
+        "ids": reading.ArraySpec("iuU", (None,), "(n,) text", optional="ids" not in needed),
+    }
+    arrays = reading.read_npz(path, specs, "arrays embeddings (n, d), ids (n,) and metadata columns (n,)", others=True)
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise ValueError(f"{path}: an array `{missing[0]}` is missing. Received: {', '.join(arrays) or 'none'}")
     return arrays
 
 

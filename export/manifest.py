@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable
 from typing import Any
 
-from keras_dml.utils.files import sha256
+from keras_dml.utils.files import read_json_object, sha256
 
 FORMAT = 2
 # Format 1 named no index engine and kept the exact twin in `brute_force/`.
@@ -33,13 +33,17 @@ def write(folder: pathlib.Path, content: dict[str, Any], libraries: Iterable[str
 def read(folder: pathlib.Path) -> dict[str, Any]:
     """The manifest of a version directory."""
     path = folder / NAME
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ValueError(f"{path}: this release reads manifests of format 1 and 2. Received: format {found}")
+    manifest = read_json_object(path)
+    if manifest.get("format") not in READABLE:
+        raise ValueError(
+            f"{path}: this release reads manifests of format 1 and 2. Received: format {manifest.get('format')!r}"
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
+        for entry in files.values()
+    ):
+        raise ValueError(f"{path} is damaged. Expected: `files` with bytes and sha256 of each. Build the version again")
     return manifest
 
 

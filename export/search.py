@@ -20,9 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from export.search_model import load
+    from keras_dml.data.reading import check_regular
 
     model = load(options.model_dir)
     for path in options.images:
+        check_regular(path)
         result = model.search(path.read_bytes(), options.k)
         print(f"{path}: nearest of {len(model)} items")
         columns = ["score", "id", *result.metadata]

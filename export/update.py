@@ -18,8 +18,18 @@ from export.index.spec import IndexSpec
 from export.sources import HELP, open_source
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
-from keras_dml.utils.command import OldFlag, Parser, WrongCallError, add_data_arguments, execute, positive, run
+from keras_dml.utils.command import (
+    OldFlag,
+    Parser,
+    WrongCallError,
+    add_data_arguments,
+    execute,
+    positive,
+    run,
+    wrong_call,
+)
 from keras_dml.utils.encoder_files import ENCODER_FILE
+from keras_dml.utils.files import check_folder
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 
 if TYPE_CHECKING:
@@ -195,10 +205,13 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     remove = list(arguments.remove)
     if arguments.remove_file:
-        lines = pathlib.Path(arguments.remove_file).read_text(encoding="utf-8").splitlines()
-        remove += [line for line in lines if line]
+        from keras_dml.data import reading
+
+        remove += [line.text for line in reading.lines(pathlib.Path(arguments.remove_file))]
     if not arguments.add and not remove:
         raise WrongCallError("Nothing to do: give --add or --remove")
+    with wrong_call():
+        check_folder(pathlib.Path(arguments.model))
     return update_model(
         arguments.model,
         [open_source(data, arguments.data_dir, arguments.subset, arguments.bad_images) for data in arguments.add],

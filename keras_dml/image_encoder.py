@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
+import re
 import types
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,15 @@ from keras_dml.data.errors import unreadable_images_named
 from keras_dml.data.sources import EncodedImages
 from keras_dml.evaluation import check_metric
 from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
-from keras_dml.utils.files import read_json, sha256, write_json, written_aside
+from keras_dml.utils.files import check_regular, read_json_object, sha256, write_json, written_aside
+from keras_dml.utils.keras_archive import check_keras_archive
 from keras_dml.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import keras
 
 FORMAT = 1
+AGAIN = "Copy the folder again, or save the encoder again"
 
 Images = np.ndarray | Sequence[np.ndarray | bytes | str | pathlib.Path] | Split
 """What can be embedded; see `ImageEncoder.embed`."""
@@ -177,22 +179,27 @@ class ImageEncoder:
                 f"{folder} holds no {CONTENT_FILE}. Expected: a folder that ImageEncoder.save wrote, a finished run of "
                 "zoo.reproduce, or a version of an exported model"
             )
-        content = read_json(path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"{path} has another format. Expected: format {FORMAT}. Found: {found!r}")
+        content = read_json_object(path, {"preprocessing": dict, "files": dict, "trained_on": dict})
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{path} has another format. Expected: format {FORMAT}. Found: {content.get('format')!r}")
+        missing = [key for key in ("preprocessing", "files", "trained_on") if content.get(key) is None]
+        if missing:
+            raise ValueError(f"{path} is damaged. Missing: {', '.join(missing)}. {AGAIN}")
+        known = {ENCODER_FILE, PAIR_SCORER_FILE}
+        if not known >= content["files"].keys() or not all(isinstance(v, dict) for v in content["files"].values()):
+            raise ValueError(f"{path} is damaged. Expected: `files` to name {' and '.join(sorted(known))}. {AGAIN}")
         for name, entry in content["files"].items():
             file = folder / name
             found = sha256(file) if file.is_file() else "no such file"
-            if found != entry["sha256"]:
+            if found != entry.get("sha256"):
                 raise ValueError(
-                    f"{file} is not the file that was saved. Expected: sha256 {entry['sha256']}. Found: {found}. "
-                    "Copy the folder again, or save the encoder again"
+                    f"{file} is not the file that was saved. Expected: sha256 {entry.get('sha256')}. Found: {found}. "
+                    f"{AGAIN}"
                 )
         scorer = folder / PAIR_SCORER_FILE
         return cls(
             load_keras_model(folder / ENCODER_FILE),
-            ImagePreprocessing.from_config(content["preprocessing"]),
+            preprocessing_from(path, content["preprocessing"]),
             load_pair_scorer(scorer) if PAIR_SCORER_FILE in content["files"] else None,
             content["trained_on"],
             # Before this was saved, every encoder was evaluated by cosine.
@@ -219,15 +226,47 @@ def load_keras_model(path: pathlib.Path) -> "keras.Model":
 
     from keras_dml import layers  # noqa: F401  registers what saved encoders are made of
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a complete model that Keras saved as .keras")
+    check_regular(path)
+    check_keras_archive(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    # What Keras raises of an archive that anybody may have made: anything.
     except Exception as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} cannot be loaded as a Keras model: {text}") from error
+        raise ValueError(f"{path} cannot be loaded as a Keras model: {_keras_reason(error)}") from error
+
+
+def preprocessing_from(path: pathlib.Path, config: Mapping[str, Any]) -> ImagePreprocessing:
+    """The preprocessing that a file describes.
+
+    Raises:
+        ValueError: It is none; the text names the file.
+    """
+    try:
+        return ImagePreprocessing.from_config(dict(config))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: `preprocessing` is {config!r}: {error}. {AGAIN}") from error
+
+
+def _keras_reason(error: Exception) -> str:
+    """What Keras says, in a sentence, with advice that is safe to follow."""
+    # Keras wraps the reason in the configuration of all that is around it.
+    text = str(error).rpartition("Exception encountered:")[2].strip() or type(error).__name__
+    lambdas = "Lambda layer" in text or "lambda" in text
+    unknown = re.search(r"Could not locate (?:class|function) '?([\w.>]{1,80})", text)
+    if lambdas:
+        return (
+            "it holds a Lambda layer, that is, Python code, which is not run. Save the encoder again with a layer of a "
+            "registered class in its place"
+        )
+    if unknown:
+        return (
+            f"it needs {unknown[1]}, which is not registered with Keras here. Import the module that defines it (under "
+            "keras.saving.register_keras_serializable) first"
+        )
+    line = text.splitlines()[0]
+    return line if len(line) <= 300 else f"{line[:300]} ..."
 
 
 def pair_scorer_model(pair_scorer: "keras.layers.Layer", dim: int) -> "keras.Model":
@@ -290,4 +329,8 @@ def _unlabeled(images: Any, start: int = 0) -> Split:
         else:
             # The same file may be given twice, and ids may not.
             ids = [f"{start + row}: {path}" for row, path in enumerate(images)]
+            for path in map(pathlib.Path, images):
+                # What is not there is named where it is read; a pipe would be waited for.
+                if path.exists():
+                    check_regular(path)
     return Split(images, np.zeros(len(images), np.int32), ("",), ids)

@@ -4,7 +4,9 @@ Each has the name, version and features of the real one; only the examples are o
 """
 
 import io
+import json
 
+import google_crc32c
 import numpy as np
 from backend_checks import tensorflow_or_skip
 
@@ -110,6 +112,44 @@ def domain(data_dir, name, classes=(0, 1, 2, 173, 174), per_class=3):
             split = "test" if number == 0 else "train"
             examples[split].append((f"{label}_{number}", {"image": image_file(label + number), "label": label}))
     return _prepare(domainnet.Domainnet, examples, data_dir, "domainnet", config=name)
+
+
+def record(payload):
+    """A payload as TFRecords have it, between its length and checksums."""
+
+    def checksum(content):
+        crc = google_crc32c.value(content)
+        return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+    length = len(payload).to_bytes(8, "little")
+    return length + checksum(length) + payload + checksum(payload)
+
+
+def repair_checksums(shard):
+    """Gives every record of a TFRecord file the checksums of what is there."""
+    content, repaired = shard.read_bytes(), b""
+    while content:
+        end = 16 + int.from_bytes(content[:8], "little")
+        repaired += record(content[12 : end - 4])
+        content = content[end:]
+    shard.write_bytes(repaired)
+
+
+def as_array_records(version):
+    """Turns the TFRecords in a version's folder into ArrayRecords, in place."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    for shard in version.glob("*.tfrecord-*"):
+        writer = ArrayRecordWriter(str(shard).replace(".tfrecord-", ".array_record-"), "group_size:1")
+        content = shard.read_bytes()
+        while content:
+            end = 16 + int.from_bytes(content[:8], "little")
+            writer.write(content[12 : end - 4])
+            content = content[end:]
+        writer.close()
+        shard.unlink()
+    path = version / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fileFormat": "array_record"}))
 
 
 def image_file(seed):

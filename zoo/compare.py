@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_dml.utils.command import Parser, execute, run
+from keras_dml.utils.command import Parser, execute, run, wrong_call
+from keras_dml.utils.files import check_output, written_aside
 from keras_dml.utils.suggestions import unknown_name
 from zoo.runs import open_run, run_folders
 from zoo.tables import markdown, mean_and_spread, title
@@ -226,9 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        with wrong_call():
+            check_output(arguments.output)
     text = report(read_groups(arguments.runs), arguments.metrics, arguments.baseline)
     if arguments.output is not None:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+        with written_aside(arguments.output) as aside:
+            aside.write_text(text + "\n", encoding="utf-8")
     print(text)
     if arguments.output is not None:
         print(f"\nWritten to {arguments.output}")

@@ -11,11 +11,12 @@ Prints a table and writes the numbers as JSON beside what was evaluated (`--outp
 import argparse
 import math
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_dml.utils.command import Parser, WrongCallError, add_data_arguments, execute, positive, run
-from keras_dml.utils.files import write_json
+from keras_dml.utils.command import Parser, WrongCallError, add_data_arguments, execute, positive, run, wrong_call
+from keras_dml.utils.files import check_output, write_json
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
 from zoo.runs import Embeddings, open_run, read_embeddings
 from zoo.runs.layout import EVALUATION_SUFFIX
@@ -38,7 +39,13 @@ def evaluate(
     seed: int = 0,
     keep_neighbors: int | None = None,
 ) -> "RetrievalResult":
-    """Evaluates saved embeddings; a query is kept out of its own ranking by id where both sides have ids."""
+    """Evaluates saved embeddings; a query is kept out of its own ranking by id where both sides have ids.
+
+    Warns of embeddings that are zero.
+
+    Raises:
+        ValueError: Queries and gallery do not fit each other, or nothing can be measured on them.
+    """
     from keras_dml.evaluation import RetrievalOptions, evaluate_retrieval
 
     shared = gallery is not None and queries.ids is not None and gallery.ids is not None
@@ -51,7 +58,27 @@ def evaluate(
         keep_neighbors=keep_neighbors,
     )
     searched = (None, None) if gallery is None else (gallery.vectors, gallery.labels)
-    return evaluate_retrieval(queries.vectors, queries.labels, *searched, ks=ks, options=options)
+    result = evaluate_retrieval(queries.vectors, queries.labels, *searched, ks=ks, options=options)
+    if not result.relevant.any():
+        where = "among the embeddings" if gallery is None else "in the gallery"
+        raise ValueError(
+            f"No query has another item of its class {where}, so there is nothing to find: {len(result.labels)} "
+            f"queries of {len(set(queries.labels.tolist()))} classes. Are the "
+            "labels those of the classes, or of the images?"
+        )
+    for name, side in (("query", queries), ("gallery", gallery)):
+        zeros = 0 if side is None else int((~side.vectors.any(axis=1)).sum())
+        if side is not None and zeros == len(side.vectors):
+            raise ValueError(
+                f"All {zeros} {name} embeddings are zero: the encoder has collapsed, or they were never filled in"
+            )
+        if zeros:
+            warnings.warn(
+                f"{zeros} of {len(side.vectors)} {name} embeddings are zero and have no direction; they are "  # type: ignore[union-attr]
+                "ranked all the same, by their order in the file",
+                stacklevel=2,
+            )
+    return result
 
 
 def record(result: "RetrievalResult", clustering: bool = True) -> dict[str, Any]:
@@ -162,7 +189,7 @@ def _read(
 
 
 def _ranks(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    return tuple(positive(part) for part in text.split(","))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="default: the run's; cosine for an .npz; for a .keras encoder cosine if its embeddings have unit length",
     )
     parser.add_argument(
-        "--clusters", type=int, help="k-means clusters (default: test classes; the DAS authors: training classes)"
+        "--clusters", type=positive, help="k-means clusters (default: test classes; the DAS authors: training classes)"
     )
     parser.add_argument("--no-clustering", action="store_true", help="skip k-means, which is slow on large sets")
     parser.add_argument("--seed", type=int, default=0, help="seed of k-means")
@@ -191,7 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        with wrong_call():
+            check_output(arguments.output)
     queries, gallery, asked, output, source = _read(arguments)
+    check_output(output)
+    if arguments.clusters is not None and arguments.clusters > len(queries.vectors):
+        raise WrongCallError(
+            f"--clusters {arguments.clusters} are more than the {len(queries.vectors)} items that are to be clustered"
+        )
     result = evaluate(queries, gallery, asked.ks, asked.metric, arguments.clusters, arguments.seed)
     values = {"source": source, **record(result, clustering=not arguments.no_clustering)}
     write_json(output, values)

@@ -201,6 +201,7 @@ class Recipe:
             "classes_per_batch",
             "images_per_class",
             "input_size",
+            "embedding_dim",
             "steps_per_epoch",
             "threads",
             "lora_rank",

@@ -6,7 +6,6 @@ function named by the file is ever looked up, let alone called.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -14,10 +13,12 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import ml_dtypes
 import numpy as np
+
+from keras_dml.utils.files import check_regular
 
 _STORAGES: dict[str, Any] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -54,6 +55,11 @@ _FUNCTIONS = frozenset(
 )
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+MOST_PICKLE: Final = 3 * 2**20
+"""A state dict takes some 200 bytes for each tensor; an object of one byte in a pickle takes 60 in memory."""
+SMALL: Final = 16 * 2**20
+MOST_RATIO: Final = 4
+"""Bytes of tensors for each byte of their file: weights hardly shrink, and few are shared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +123,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
+        check_regular(path)
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         tensors = _state_dict(content)
     except (_Refused, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+        raise ValueError(f"{path} is not a readable PyTorch checkpoint: {_shortened(error)}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path} is not a readable PyTorch checkpoint: it needs more memory than there is") from error
     if not tensors:
         raise ValueError(f"{path} contains no named tensors. Save `model.state_dict()` rather than the optimizer's.")
     return tensors
@@ -134,8 +143,8 @@ class _Refused(ValueError):
 
 def _refuse(what: str) -> _Refused:
     return _Refused(
-        f"Refused to read the checkpoint: it contains {what}, which is neither a tensor nor a plain value. Nothing was "
-        "executed. If you trust the file, load it with PyTorch and save `model.state_dict()` alone."
+        f"Refused to read the checkpoint: it contains {_shortened(what)}, which is neither a tensor nor a plain "
+        "value. Nothing was executed. If you trust the file, load it with PyTorch and save `model.state_dict()` alone."
     )
 
 
@@ -146,15 +155,21 @@ def _read_zip(path: pathlib.Path) -> Any:
         if len(programs) != 1:
             raise ValueError("the zip archive has no single data.pkl")
         folder = programs[0].removesuffix("data.pkl")
+        if sizes.get(folder + "byteorder", 0) > 16:
+            raise ValueError("its byteorder is no word")
         order = archive.read(folder + "byteorder").decode() if folder + "byteorder" in sizes else "little"
         if order != "little":
             raise ValueError(f"it was written on a {order}-endian machine")
         with archive.open(programs[0]) as program:
-            content = _interpret(program)
+            content = _interpret(_Bounded(program))
+        # Checked before reading: a small archive must not unpack into a large one.
+        needed = {storage.key: storage.size * storage.dtype.itemsize for storage in _storages(content)}
+        if sum(needed.values()) > max(SMALL, MOST_RATIO * path.stat().st_size):
+            raise ValueError(f"its tensors would unpack to {sum(needed.values())} bytes from {path.stat().st_size}")
+        _check_size(content, sum(needed.values()))
         flat: dict[str, np.ndarray] = {}
         for storage in _storages(content):
             name = f"{folder}data/{storage.key}"
-            # Checked before reading: a small archive must not unpack into a large one.
             if storage.key not in flat:
                 if sizes.get(name) != storage.size * storage.dtype.itemsize:
                     raise ValueError(f"{name} should have {storage.size} values of type {storage.dtype}")
@@ -167,13 +182,14 @@ def _read_legacy(path: pathlib.Path) -> Any:
         if file.read(1) != b"\x80":
             raise ValueError("it begins with neither a zip archive nor a pickle")
         file.seek(0)
-        if _interpret(file) != _LEGACY_MAGIC or _interpret(file) != _LEGACY_PROTOCOL:
+        if _interpret(_Bounded(file)) != _LEGACY_MAGIC or _interpret(_Bounded(file)) != _LEGACY_PROTOCOL:
             raise ValueError("it is a pickle, but not one that torch.save wrote")
-        system = _interpret(file)
+        system = _expect(_interpret(_Bounded(file)), dict)
         if not system.get("little_endian", True):
             raise ValueError("it was written on a big-endian machine")
-        content = _interpret(file)
-        keys = _interpret(file)
+        content = _interpret(_Bounded(file))
+        keys = _expect(_interpret(_Bounded(file)), list)
+        _check_size(content, path.stat().st_size)
         dtypes = {storage.key: storage.dtype for storage in _storages(content)}
         left = path.stat().st_size
         flat = {}
@@ -189,27 +205,55 @@ def _read_legacy(path: pathlib.Path) -> Any:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        total = path.stat().st_size
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > total - 8:
-            raise ValueError("its header is longer than the file")
-        header = json.loads(file.read(length))
-        tensors = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            dtype = _SAFETENSORS[entry["dtype"]]
-            begin, end = entry["data_offsets"]
-            count = int(np.prod(entry["shape"], dtype=object))
-            if not 0 <= begin <= end <= total - 8 - length or end - begin != count * dtype.itemsize:
-                raise ValueError(f"the data of {name} lie outside of the file")
-            file.seek(8 + length + begin)
-            tensors[name] = np.frombuffer(file.read(end - begin), dtype).reshape(entry["shape"])
+    # Which bytes are whose is the library's to check: nothing overlaps, nothing is left out.
+    import safetensors
+
+    tensors = {}
+    for name, entry in safetensors.deserialize(path.read_bytes()):
+        if entry["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"the values of {_shortened(name)} have the type {entry['dtype']}, which is not read")
+        tensors[name] = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
     return tensors
 
 
-def _interpret(stream: IO[bytes]) -> Any:
+class _Bounded:
+    """A stream of which no more than a state dict's pickle needs is read.
+
+    Args:
+        stream: The stream.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left = MOST_PICKLE
+
+    def read(self, size: int) -> bytes:
+        return self._counted(self._stream.read(min(size, self._left + 1)))
+
+    def readline(self) -> bytes:
+        return self._counted(self._stream.readline(self._left + 1))
+
+    def _counted(self, content: bytes) -> bytes:
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"its pickle is longer than {MOST_PICKLE} bytes, while a state dict takes some thousands")
+        return content
+
+
+def _shortened(text: object) -> str:
+    """A part of the file, or an error that may hold one, for an error text."""
+    shown = "".join(character if character.isprintable() else "?" for character in str(text)[:200])
+    return shown if len(str(text)) <= 200 else f"{shown} ..."
+
+
+def _check_size(content: Any, available: int) -> None:
+    """Raises if the tensors would take far more memory than their storages: a shared one may be copied for each."""
+    total = sum(math.prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in _tensors(content))
+    if total > max(SMALL, MOST_RATIO * available):
+        raise ValueError(f"its tensors take {total} bytes, and their storages {available}")
+
+
+def _interpret(stream: _Bounded) -> Any:
     """Runs one pickle of the stream on a stack of plain values."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -222,7 +266,7 @@ def _interpret(stream: IO[bytes]) -> Any:
 
     opcode: Any
     argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
+    for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_dml.backbones.registry import torch_backbones, traits
 from keras_dml.backbones.torch_checkpoint import read_state_dict
+from keras_dml.utils.keras_archive import check_keras_archive, check_weights
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".safetensors")
 # Classifiers of the networks, which an embedding network does not have.
@@ -144,6 +145,7 @@ def _load_h5(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
+    check_weights(path, path, path.stat().st_size)
     with file:
         group = file.get("model_weights", file)
         legacy = _attribute(group, "layer_names")
@@ -176,9 +178,10 @@ def _layer_arrays(group: Any) -> list[np.ndarray]:
 
 
 def _load_saved_model(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
-    # Of a file that is no zip archive Keras says that it is not there.
-    _saved_config(path)
-    saved = keras.saving.load_model(path, compile=False)
+    # Imported here, as an encoder is made of backbones.
+    from keras_dml.image_encoder import load_keras_model
+
+    saved = load_keras_model(path)
     arrays = {layer.name: [np.asarray(value) for value in layer.get_weights()] for layer in weighted_layers(saved)}
     # A saved encoder: its linear layer is no part of the backbone.
     unwanted = {"embedding"} - {layer.name for layer in weighted_layers(backbone)}
@@ -187,11 +190,9 @@ def _load_saved_model(backbone: keras.Model, path: pathlib.Path) -> LoadReport:
 
 def _saved_config(path: pathlib.Path) -> bytes:
     """The architecture in a `.keras` file, JSON."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read("config.json")
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path} is no model that Keras saved as .keras, or not whole: {error}") from error
+    check_keras_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("config.json")
 
 
 def _match_layers(backbone: keras.Model, path: pathlib.Path, arrays: Mapping[str, Sequence[np.ndarray]]) -> LoadReport:

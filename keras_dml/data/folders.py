@@ -5,10 +5,12 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.data.images.pillow import size_of_file
 from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
 
@@ -49,11 +51,13 @@ def images_below(folder: pathlib.Path, seen: set[pathlib.Path] | None = None) ->
     seen.add(here)
     found: list[pathlib.Path] = []
     foreign: list[pathlib.Path] = []
+    strange: list[pathlib.Path] = []
     for entry in visible(folder):
         if entry.is_dir():
             found.extend(images_below(entry, seen))
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            found.append(entry)
+            # A pipe would be waited for; a broken link is an image that cannot be read.
+            (found if entry.is_file() or not entry.exists() else strange).append(entry)
         elif entry.suffix.lower() in FOREIGN_SUFFIXES:
             foreign.append(entry)
     if foreign:
@@ -62,7 +66,44 @@ def images_below(folder: pathlib.Path, seen: set[pathlib.Path] | None = None) ->
             f"read. The first: {foreign[0].name}. Convert them to JPEG or PNG to use them",
             stacklevel=2,
         )
+    if strange:
+        warnings.warn(
+            f"{len(strange)} entries in {folder} have the name of an image and are a pipe or a device; they are left "
+            f"out. The first: {strange[0].name}",
+            stacklevel=2,
+        )
     return found
+
+
+def check_boxes(path: pathlib.Path, files: Sequence[pathlib.Path], boxes: np.ndarray) -> None:
+    """Compares boxes with the sizes of their images, which stand in the files' headers.
+
+    Args:
+        path: The file that the boxes are from.
+        files: The images.
+        boxes: `(n, 4)` `ymin, xmin, ymax, xmax` in pixels.
+
+    Raises:
+        DataError: A box reaches more than a pixel beyond its image; lists count from 0 or from 1.
+    """
+
+    def outside(file: pathlib.Path, box: np.ndarray) -> str | None:
+        try:
+            height, width = size_of_file(file)
+        except DataError:
+            # It is named where images are decoded, or left out there.
+            return None
+        if box[2] <= height + 1 and box[3] <= width + 1:
+            return None
+        return f"{file}: {box.tolist()} in an image of {height} x {width} pixels"
+
+    with ThreadPoolExecutor(8) as pool:
+        wrong = [text for text in pool.map(outside, files, boxes) if text is not None]
+    if wrong:
+        raise DataError(
+            f"{path}: {len(wrong)} of {len(files)} boxes (ymin, xmin, ymax, xmax) reach beyond their images. The "
+            f"first: {wrong[0]}. Boxes and images are not of one data set; get both again"
+        )
 
 
 def first_existing(root: pathlib.Path, candidates: Iterable[str]) -> pathlib.Path | None:
@@ -85,6 +126,19 @@ def class_folders(folder: pathlib.Path) -> list[tuple[str, list[pathlib.Path]]]:
     if loose and classes:
         warnings.warn(
             f"{len(loose)} images in {folder} lie in no class folder and are left out. The first: {loose[0]}",
+            stacklevel=2,
+        )
+    merged = [
+        f"{name} ({', '.join(below[:3])}{' ...' if len(below) > 3 else ''})"
+        for name, images in classes
+        if len(below := sorted({image.relative_to(folder / name).parts[0] for image in images})) > 1
+        and all((folder / name / part).is_dir() for part in below)
+    ]
+    if merged:
+        warnings.warn(
+            f"{len(merged)} classes in {folder} have their images in several folders below, which are taken together: "
+            f"{'; '.join(merged[:3])}{' ...' if len(merged) > 3 else ''}. If those are the classes, move them up, or "
+            "give the folder that holds them",
             stacklevel=2,
         )
     return [(name, images) for name, images in classes if images]

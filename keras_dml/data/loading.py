@@ -97,7 +97,13 @@ def load(
     if bad_images not in ("fail", "skip"):
         raise ValueError(f'`bad_images` must be "fail" or "skip". Received: bad_images={bad_images!r}')
     folder = pathlib.Path(data_dir).expanduser() if data_dir is not None else None
-    benchmark = BENCHMARKS[name](LoadOptions(folder, subset, download))
+    try:
+        benchmark = BENCHMARKS[name](LoadOptions(folder, subset, download))
+    except DataError:
+        raise
+    except ValueError as error:
+        # What `Split` and `Benchmark` say of what they are given knows no files.
+        raise DataError(f"The benchmark {name!r} in {folder or 'its default folder'}: {error}") from error
     if bad_images == "skip":
         benchmark = _without_bad_images(benchmark)
     _check_queries(benchmark)
@@ -174,6 +180,11 @@ def _without_bad_images(benchmark: Benchmark) -> Benchmark:
             f"{named[0].reason}"
         )
     listed = "; ".join(f"{image.id} ({image.reason})" for image in named[:10])
+    if len(np.unique(train.labels)) < 2 <= len(np.unique(benchmark.train.labels)):
+        raise DataError(
+            f"Without the {len(named)} images that cannot be read, the training side of {benchmark.name!r} has one "
+            f"class only, from which nothing can be learned. Unreadable are: {listed}. Repair them or get them again"
+        )
     warnings.warn(
         f"{benchmark.name}: left out {len(named)} images that cannot be read: {listed}"
         f"{' ...' if len(named) > 10 else ''}",

@@ -10,6 +10,7 @@ import io
 import math
 import pathlib
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,7 +18,11 @@ from typing import Any, Final
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.utils.files import check_regular
 
+MOST: Final = 32 * 2**20
+"""Bytes of a pickle; the largest that is published has one million."""
+AGAIN: Final = "Get the file from its publisher again"
 PLAIN_TYPES: Final = re.compile(r"[<>=|]?([iu][1248]|f[248]|b1|U\d{1,4})")
 
 
@@ -129,31 +134,48 @@ def read_plain_pickle(path: pathlib.Path) -> Any:
     Raises:
         DataError: The file names anything else, or is no pickle.
     """
+    check_regular(path)
+    if path.stat().st_size > MOST:
+        raise DataError(f"{path} is not a pickle of plain data: it has more than {MOST} bytes. {AGAIN}")
     content = path.read_bytes()
     try:
+        _check_memo(content)
         return _plain(_PlainUnpickler(io.BytesIO(content), encoding="latin1").load())
     # A file that is no pickle, or a wrong one, makes Python's unpickler raise anything.
     except Exception as error:
         raise DataError(
-            f"{path} is not a pickle of plain data: {error}. For safety nothing else is read. Get the file from its "
-            "publisher again"
+            f"{path} is not a pickle of plain data: {str(error)[:300]}. For safety nothing else is read. {AGAIN}"
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    """The value with every array in its place.
+def _check_memo(content: bytes) -> None:
+    """Raises if a place in the memo is far beyond the file's length: Python would make room for all places before."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and int(argument) > len(content):  # type: ignore[arg-type]
+            raise pickle.UnpicklingError(f"a note of number {argument} in {len(content)} bytes")
+
+
+def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """The value with every array in its place; what is shared in it stays shared.
 
     Raises:
         pickle.UnpicklingError: There is something in it that is not data.
     """
+    done = {} if done is None else done
+    if id(value) not in done:
+        done[id(value)] = _replaced(value, done)
+    return done[id(value)]
+
+
+def _replaced(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, _Array):
         if value.values is None:
             raise pickle.UnpicklingError("an array without values")
         return value.values
     if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_plain(key, done): _plain(item, done) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(_plain(item, done) for item in value)
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray):
         return value
     raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is no data")

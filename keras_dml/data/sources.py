@@ -1,12 +1,16 @@
 """Where the images of a split are kept: arrays, files, ranges of larger files, bytes in memory."""
 
+import contextlib
 import os
 import pathlib
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from keras_dml.data.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -255,6 +259,91 @@ class PackedImages:
             if self._descriptors.setdefault(index, descriptor) != descriptor:
                 os.close(descriptor)
         return self._descriptors[index]
+
+
+class ArrayRecordImages(PackedImages):
+    """An image source over records of ArrayRecord files, which are compressed in blocks.
+
+    Args:
+        files: The files.
+        file_index: `(n,)` index into `files` of each image.
+        records: `(n,)` number of each image's record in its file.
+        offsets: `(n,)` first byte of each image in its record.
+        lengths: `(n,)` bytes of each image.
+        boxes: As for `PackedImages`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | pathlib.Path],
+        file_index: np.ndarray,
+        records: np.ndarray,
+        offsets: np.ndarray,
+        lengths: np.ndarray,
+        boxes: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(files, file_index, offsets, lengths, boxes)
+        self.records = np.asarray(records, np.int64)
+        self._readers = contextlib.ExitStack()
+        self._open: dict[int, Any] = {}
+        # The readers are not made for several threads.
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._readers.close)
+
+    def fetch(self, rows: np.ndarray) -> np.ndarray:
+        """The encoded images as bytes objects."""
+        items: np.ndarray = np.empty(len(rows), dtype=object)
+        for place, row in enumerate(rows):
+            number, offset = int(self.file_index[row]), int(self.offsets[row])
+            with self._lock:
+                if number not in self._open:
+                    reader = array_record_reader(pathlib.Path(self.files[number]))
+                    self._open[number] = self._readers.enter_context(reader)
+                try:
+                    record = self._open[number].read([int(self.records[row])])[0]
+                except (RuntimeError, ValueError, IndexError) as error:
+                    raise OSError(f"{self.files[number]} has changed since it was indexed: {error}") from error
+            items[place] = record[offset : offset + int(self.lengths[row])]
+        return items
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> "ArrayRecordImages":
+        """The same files with some rows only."""
+        rows = np.asarray(rows, np.int64)
+        return ArrayRecordImages(
+            self.files,
+            self.file_index[rows],
+            self.records[rows],
+            self.offsets[rows],
+            self.lengths[rows],
+            None if self.boxes is None else self.boxes[rows],
+        )
+
+
+@contextlib.contextmanager
+def array_record_reader(path: pathlib.Path) -> Iterator[Any]:
+    """A reader of an ArrayRecord file for random access.
+
+    Raises:
+        DataError: The file is damaged or of another kind.
+        ImportError: The package array_record, which comes with TensorFlow Datasets, is not installed.
+    """
+    try:
+        from array_record.python.array_record_module import ArrayRecordReader
+    except ImportError as error:
+        raise ImportError(f"{path} needs the package array_record: pip install array-record") from error
+    try:
+        reader = ArrayRecordReader(str(path), options="readahead_buffer_size:0", file_reader_buffer_size=32768)
+        if not reader.ok():
+            # Closing raises what is wrong.
+            reader.close()
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path} is no ArrayRecord file, or cut off: {error}. Prepare the data set again") from error
+    try:
+        yield reader
+    finally:
+        # One that has failed would raise that again.
+        if reader.ok():
+            reader.close()
 
 
 def _close(descriptors: dict[int, int]) -> None:

@@ -1,12 +1,16 @@
-"""Files that are there whole or not at all, and their checksums."""
+"""Files that are there whole or not at all, their checksums, and what JSON files hold."""
 
 import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+MOST_JSON: Final = 16 * 2**20
+"""Bytes of a JSON file that is read: objects take some twenty times as much memory."""
 
 
 @contextlib.contextmanager
@@ -30,6 +34,37 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
+def check_output(output: pathlib.Path) -> None:
+    """Looks whether a file can be written, before the work that fills it.
+
+    Raises:
+        ValueError: It cannot: a folder of its path is a file, or is not ours to write in.
+    """
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder. Give the name of a file in it")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"{output} cannot be written: it is a pipe or a device")
+    folder = output.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"{output} cannot be written: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{output} cannot be written: no permission to write in {folder}")
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Looks whether a folder can be written in, or made, before the work that fills it.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    # Of a file in it nothing but the way there is looked at.
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} cannot be written in: it is a file, not a folder")
+    check_output(folder / "file")
+
+
 def flush(path: pathlib.Path) -> None:
     """Waits until a file's bytes, or a folder's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -50,19 +85,62 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=_plain))
 
 
+def check_regular(path: pathlib.Path) -> None:
+    """Raises unless `path` is a file with content: a pipe would be waited for, perhaps for ever.
+
+    Raises:
+        ValueError: It is something else.
+        OSError: It cannot be looked at, or is not there.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder. A file is expected")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is a pipe or a device. A file is expected")
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: It is not JSON; the text names the file.
+        ValueError: It is not JSON, or larger than anything that is written here; the text names the file.
     """
+    check_regular(path)
+    size = path.stat().st_size
+    if size > MOST_JSON:
+        raise ValueError(f"{path} is damaged. Expected: JSON of at most {MOST_JSON} bytes. Found: {size} bytes")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        size = path.stat().st_size
+    # Brackets in brackets in brackets exhaust the stack.
+    except (ValueError, RecursionError) as error:
         found = "an empty file" if not size else f"{size} bytes that are not JSON ({error})"
         raise ValueError(f"{path} is damaged. Expected: JSON. Found: {found}") from error
+
+
+def read_json_object(
+    path: pathlib.Path, optional: Mapping[str, type | tuple[type, ...]] | None = None
+) -> dict[str, Any]:
+    """Reads a JSON object from a file.
+
+    Args:
+        path: The file.
+        optional: What the values of some keys must be, where the keys are there and not null.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        ValueError: It holds something else; the text names the file and the key.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged. Expected: a JSON object. Found: {type(content).__name__}")
+    for key, kinds in (optional or {}).items():
+        if content.get(key) is not None and not isinstance(content[key], kinds):
+            expected = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise ValueError(
+                f"{path} is damaged. Expected: `{key}` to be a {expected}. Found: {type(content[key]).__name__}"
+            )
+    return content
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -14,5 +14,8 @@ def unknown_name(kind: str, received: object, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(received), names, n=1, cutoff=0.4)
+    # Initials are what people shorten a name to: `lr`, `bs`.
+    initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == received]
+    near = initials[:1] or near
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown {kind} {received!r}.{hint} Known: {', '.join(names)}"

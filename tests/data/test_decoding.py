@@ -1,6 +1,7 @@
 """Images of every kind, and what is no image."""
 
 import io
+import pathlib
 import re
 
 import numpy as np
@@ -159,6 +160,7 @@ def test_fit_names_a_png_with_a_broken_chunk_in_records(tmp_path):
         with open(source.files[source.file_index[4]], "r+b") as file:
             file.seek(source.offsets[4])
             file.write(content.ljust(source.lengths[4], b"\0"))
+        tiny_datasets.repair_checksums(pathlib.Path(source.files[source.file_index[4]]))
 
     good = encoded(photograph(0, 12, 10), "PNG")
     replace_image(good)

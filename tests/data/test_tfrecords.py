@@ -118,7 +118,7 @@ def test_a_truncated_shard_is_an_error_that_names_it(data_dir, tmp_path, keep):
     [
         (b"\xff" * 100, r"train\.tfrecord.* is no TFRecord file, or cut off at byte 0"),
         # A record of five bytes that are no example.
-        ((5).to_bytes(8, "little") + bytes(4) + b"\xff" * 5 + bytes(4), r"train\.tfrecord.* no example at byte 12"),
+        (tiny_datasets.record(b"\xff" * 5), r"train\.tfrecord.*record 0: no example, at byte 12"),
     ],
 )
 def test_a_shard_with_something_else_is_an_error_that_names_it(data_dir, tmp_path, content, message):
@@ -129,6 +129,91 @@ def test_a_shard_with_something_else_is_an_error_that_names_it(data_dir, tmp_pat
     next(copy.glob("*-train.*")).write_bytes(content)
     with pytest.raises(DataError, match=message):
         tfrecords.read_table(copy, ("train",), COLUMNS)
+
+
+@pytest.fixture
+def copied(data_dir, tmp_path):
+    """A copy of the data set, to be damaged: its one version."""
+    import shutil
+
+    return shutil.copytree(data_dir / "caltech_birds2011" / "0.2.0", tmp_path / "caltech_birds2011" / "0.2.0")
+
+
+@pytest.mark.parametrize("place", ["length", "label", "pixel", "checksum"])
+def test_a_flipped_bit_is_an_error_that_names_the_record(copied, place):
+    shard = next(copied.glob("*-train.*"))
+    content = bytearray(shard.read_bytes())
+    second = 16 + int.from_bytes(content[:8], "little")
+    size = int.from_bytes(content[second : second + 8], "little")
+    at = {
+        "length": second,
+        "label": content.index(b"label", second) + 10,
+        "pixel": content.index(b"\xff\xda", second) + 20,
+        "checksum": second + 12 + size,
+    }
+    content[at[place]] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=rf"train\.tfrecord.*checksum of record 1, at byte {second}, is wrong"):
+        tfrecords.read_table(copied, ("train",), COLUMNS)
+
+
+def test_a_shard_with_fewer_records_than_are_known_is_an_error(copied):
+    shard = next(copied.glob("*-train.*"))
+    content = shard.read_bytes()
+    first = 16 + int.from_bytes(content[:8], "little")
+    for kept, count in ((b"", 0), (content[:first], 1)):
+        shard.write_bytes(kept)
+        with pytest.raises(DataError, match=rf"train\.tfrecord.* holds {count} records; by .* it has 10"):
+            tfrecords.read_table(copied, ("train",), COLUMNS)
+
+
+@pytest.mark.parametrize("fault", ["no shards", "no JSON", "no splits", "other lengths"])
+def test_a_newer_version_that_is_not_whole_hides_no_older_one(copied, fault):
+    newer = copied.with_name("9.9.9")
+    newer.mkdir()
+    info = json.loads((copied / "dataset_info.json").read_text())
+    content = {
+        "no shards": json.dumps(info),
+        "no JSON": "{",
+        "no splits": json.dumps({**info, "splits": {"train": 1}}),
+        "other lengths": json.dumps({**info, "splits": [{"name": "train", "shardLengths": ["many"]}]}),
+    }
+    (newer / "dataset_info.json").write_text(content[fault])
+    with pytest.warns(UserWarning, match=r"0\.2\.0 is read, as newer versions are not whole: .*9\.9\.9"):
+        assert tfrecords.find_prepared(copied.parent, "caltech_birds2011") == copied
+    (copied / "dataset_info.json").unlink()
+    with pytest.raises(DataError, match=r"9\.9\.9"):
+        tfrecords.find_prepared(copied.parent, "caltech_birds2011")
+
+
+@pytest.mark.parametrize("feature", [("bbox", [0.5, 0.1, 0.2, 0.9]), ("bbox", [0.1, 0.1, float("nan"), 0.9])])
+def test_a_box_without_an_area_is_an_error(copied, feature):
+    shard = next(copied.glob("*-train.*"))
+    payload = next(tfrecords._records(shard))[1]
+    example = tf.train.Example.FromString(payload)
+    name, values = feature
+    example.features.feature[name].float_list.value[:] = values
+    shard.write_bytes(tiny_datasets.record(example.SerializeToString()))
+    with pytest.raises(DataError, match=r"train\.tfrecord.*record 0: 'bbox' .* must lie in the image"):
+        tfrecords.read_table(copied, ("train",), COLUMNS)
+
+
+def test_array_records_are_read(copied, data_dir):
+    folder = tfrecords.find_prepared(data_dir, "caltech_birds2011")
+    expected = tfrecords.read_table(folder, ("train", "test"), COLUMNS)
+    tiny_datasets.as_array_records(copied)
+    found = tfrecords.read_table(tfrecords.find_prepared(copied, "caltech_birds2011"), ("train", "test"), COLUMNS)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(found.columns[name], expected.columns[name])
+    rows = np.arange(len(expected))[::-1]
+    assert list(found.images.fetch(rows)) == list(expected.images.fetch(rows))
+    assert list(found.images.subset(rows[:3]).fetch(np.arange(3))) == list(expected.images.fetch(rows[:3]))
+    shard = next(copied.glob("*-train.*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.array_record-00000-of-00001"):
+        tfrecords.read_table(copied, ("train",), COLUMNS)
 
 
 def test_missing_parts_are_named(data_dir, tmp_path):
@@ -144,8 +229,8 @@ def test_missing_parts_are_named(data_dir, tmp_path):
     with pytest.raises(DataError, match="lacks 1 of 1 shards"):
         tfrecords.read_table(copy, ("train",), COLUMNS)
     info = json.loads((copy / "dataset_info.json").read_text())
-    (copy / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
-    with pytest.raises(DataError, match="array_record"):
+    (copy / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "bagz"}))
+    with pytest.raises(DataError, match="format 'bagz'; tfrecord and array_record are read"):
         tfrecords.read_table(copy, ("train",), COLUMNS)
 
 

@@ -154,7 +154,7 @@ def test_gallery_of_a_runs_embeddings(tmp_path):
     gallery = Gallery.from_npz(tmp_path / "e.npz")
     assert gallery.metadata["label"].tolist() == ["nine", "seven", "nine"]
     np.savez(tmp_path / "f.npz", embeddings=clustered(3, 4))
-    with pytest.raises(ValueError, match="`ids` is missing"):
+    with pytest.raises(ValueError, match=r"f\.npz lacks the array ids"):
         Gallery.from_npz(tmp_path / "f.npz")
 
 
@@ -168,8 +168,8 @@ def test_files_that_are_no_npz(tmp_path):
     broken[150] ^= 255
     for content in (b"", b"PK\x03\x04", b"text", whole[:-50], bytes(broken), (tmp_path / "array").read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"g.npz cannot be read as an .npz file"):
+        with pytest.raises(ValueError, match=r"g\.npz (is no \.npz file, or not a whole one|is damaged|:)"):
             Gallery.from_npz(path)
     np.savez(path, embeddings=clustered(2, 4), ids=np.array(["a", {}], dtype=object))
-    with pytest.raises(ValueError, match="without Python objects"):
+    with pytest.raises(ValueError, match=r"g\.npz: the array ids holds Python objects, which are never read"):
         Gallery.from_npz(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from export_helpers import assert_neighbors, clustered, run_python
-from PIL import Image
+from PIL import Image, ImageOps
 
 import export
 from export.index.engine import kinds
@@ -64,6 +64,35 @@ def test_images_of_any_size_and_encoding(model, run_folder):
     # A mix keeps its order.
     mixed = np.concatenate([decoded[1], wanted[1:2], decoded[0]])
     np.testing.assert_allclose(model.embed([encoded[1], images[1], encoded[0]]), mixed, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_the_graph_turns_photographs_as_the_python_side_does(model, run_folder, tmp_path, value):
+    from export.embedding import embed_split
+    from export.sources import open_folder
+    from keras_dml import ImageEncoder
+
+    exif = Image.Exif()
+    exif[0x0112] = value
+    stream = io.BytesIO()
+    # Brighter to the right and below: another picture each way up.
+    ramp = np.add.outer(np.arange(30) * 6, np.arange(40)).astype(np.uint8)
+    Image.fromarray(ramp).convert("RGB").save(stream, "JPEG", quality=95, exif=exif)
+    content = stream.getvalue()
+    with Image.open(stream) as picture:
+        shown = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    wanted = model.embed(shown)
+    (tmp_path / "a.jpg").write_bytes(content)
+    encoder = ImageEncoder(keras.models.load_model(run_folder / "encoder.keras"), PREPROCESSING)
+    ways = {
+        "graph": model.embed(content),
+        "bytes": encoder.embed([content]),
+        "file": encoder.embed([tmp_path / "a.jpg"]),
+        "gallery": embed_split(encoder, open_folder(tmp_path)),
+    }
+    np.testing.assert_allclose(ways["graph"], ways["bytes"], atol=1e-5)
+    for name, found in ways.items():
+        assert (found @ wanted.T).item() > 0.9999, name
 
 
 def test_every_format_that_tensorflow_decodes(model):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_dml.data import load
+from keras_dml.utils.files import read_json
 from zoo import controls, recipes, reproduce, rivals, tune
 from zoo.record import changed_settings
-from zoo.runs.reading import read_json
 
 SMALL = ["--epochs", "1", "--set", "lr_milestones=()", "--set", "backbone_options.widths=(4,)"]
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -129,15 +130,76 @@ def test_encoder_on_images_that_cannot_be_read(tmp_path, capsys):
     assert json.loads((tmp_path / "encoder.folder.evaluation.json").read_text())["queries"] == 5
 
 
-def test_singletons_are_reported_and_nan_is_null(tmp_path, capsys):
-    np.savez(tmp_path / "s.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.arange(4))
+def test_singletons_are_reported(tmp_path, capsys):
+    np.savez(tmp_path / "s.npz", embeddings=np.eye(4, dtype=np.float32), labels=[0, 0, 1, 2])
     assert evaluate.main([str(tmp_path / "s.npz")]) == 0
     written = json.loads((tmp_path / "s.evaluation.json").read_text())
-    assert written["metrics"]["map@r"] is None
-    assert written["singletons"] == 4
-    shown = capsys.readouterr().out
-    assert "4 queries have no other item of their class" in shown
-    assert "not finite" in shown
+    assert written["singletons"] == 2
+    assert "2 queries have no other item of their class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "status", "message"),
+    [
+        ({"labels": np.arange(4)}, (), 1, "No query has another item of its class"),
+        ({"ids": np.array(["a"] * 4)}, (), 1, "x.npz: ids must be unique, as .* Received twice: 'a'"),
+        ({"ids": np.array(["a", "b"])}, (), 1, "x.npz: its arrays must be equally long"),
+        ({"class_names": np.array(["one"])}, (), 1, "x.npz: with class_names, labels must number them, from 0 to 0"),
+        ({"labels": np.zeros((4, 2), int)}, (), 1, "x.npz: the array labels must be .n,. whole numbers or text"),
+        ({"embeddings": np.zeros((4, 2))}, (), 1, "All 4 query embeddings are zero"),
+        ({"embeddings": np.zeros((4, 0))}, (), 1, "x.npz holds no embeddings"),
+        ({"labels": np.array([None] * 4)}, (), 1, "x.npz: the array labels holds Python objects, which are never read"),
+        ({}, ("--clusters", "500"), 2, "--clusters 500 are more than the 4 items"),
+        ({}, ("--clusters", "0"), 2, "must be at least 1, not 0"),
+        ({}, ("--batch-size", "0"), 2, "must be at least 1, not 0"),
+        ({}, ("--ks", "1,0"), 2, "must be at least 1, not 0"),
+        ({}, ("--output", "x.npz/e.json"), 2, "cannot be written: .*x.npz is a file, not a folder"),
+    ],
+)
+def test_what_measures_nothing_is_refused(tmp_path, capsys, monkeypatch, arrays, options, status, message):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", **{"embeddings": np.eye(4), "labels": [0, 0, 1, 1], **arrays})
+    try:
+        found = evaluate.main(["x.npz", *options])
+    except SystemExit as error:
+        found = error.code
+    captured = capsys.readouterr()
+    assert found == status
+    assert re.search(message, captured.err)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_some_zero_vectors_are_a_warning(tmp_path):
+    vectors = np.eye(4)
+    vectors[0] = 0
+    np.savez(tmp_path / "x.npz", embeddings=vectors, labels=[0, 0, 1, 1])
+    with pytest.warns(UserWarning, match="1 of 4 query embeddings are zero and have no direction"):
+        assert evaluate.main([str(tmp_path / "x.npz")]) == 0
+
+
+def test_a_text_file_named_npz_is_no_reason_to_allow_pickles(tmp_path, capsys):
+    (tmp_path / "x.npz").write_text("embeddings labels")
+    assert evaluate.main([str(tmp_path / "x.npz")]) == 1
+    error = capsys.readouterr().err
+    assert "x.npz is no .npz file, or not a whole one" in error
+    assert "np.savez" in error
+    assert "pickle" not in error
+
+
+@pytest.mark.parametrize("file", ["run.json", "experiment.json", "history.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["{}", "[]", "", "nul", "[" * 100_000, '{"format": 1, "recipe": []}', "\udcff"])
+def test_damaged_json_of_a_run_is_named(tmp_path, file, content):
+    from zoo.runs import open_run
+
+    run_folder(tmp_path)
+    if file == "experiment.json":
+        (tmp_path / "run.json").unlink()
+    (tmp_path / file).write_bytes(content.encode(errors="surrogateescape"))
+    if (content.startswith("{") and file == "metrics.json") or (content == "{}" and file == "history.json"):
+        open_run(tmp_path)
+        return
+    with pytest.raises(ValueError, match=file.replace(".", r"\.")):
+        open_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +207,7 @@ def test_singletons_are_reported_and_nan_is_null(tmp_path, capsys):
     [
         ("missing.npz", "There is no file"),
         ("missing", "There is no folder"),
-        ("bad.npz", "Missing: labels; it holds: embeddings"),
+        ("bad.npz", "bad.npz lacks the array labels; it holds: embeddings"),
         ("nan.npz", "1 of 2 rows: 1"),
         ("encoder.keras", "--benchmark NAME"),
         ("empty", "neither run.json nor experiment.json"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dml.utils.files import read_json
+from keras_dml.utils.files import read_json_object
 from zoo.recipe import metric_of
 from zoo.runs.layout import (
     CONFIG_FILE,
@@ -19,6 +19,17 @@ from zoo.runs.layout import (
 
 if TYPE_CHECKING:
     from keras_dml import ImageEncoder
+
+RUN_KEYS = {
+    "name": str,
+    "arm": str,
+    "seed": int,
+    "benchmark": str,
+    "recipe": dict,
+    "data": dict,
+    "preprocessing": dict,
+}
+"""What of run.json is read, where it is there."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,8 +111,7 @@ class SavedRun:
             ValueError: A file is damaged or not the one that was saved; the text names it.
         """
         from keras_dml import ImageEncoder
-        from keras_dml.data import ImagePreprocessing
-        from keras_dml.image_encoder import load_keras_model, load_pair_scorer
+        from keras_dml.image_encoder import load_keras_model, load_pair_scorer, preprocessing_from
 
         files = self.files
         if files.image_encoder.is_file():
@@ -114,7 +124,7 @@ class SavedRun:
             raise ValueError(f"{files.config}: `preprocessing` is missing")
         return ImageEncoder(
             load_keras_model(files.encoder),
-            ImagePreprocessing.from_config(self.config["preprocessing"]),
+            preprocessing_from(files.config, self.config["preprocessing"]),
             load_pair_scorer(files.pair_scorer) if files.pair_scorer.is_file() else None,
             self.config,
             self.metric,
@@ -155,18 +165,25 @@ def open_run(folder: pathlib.Path | str) -> SavedRun:
     if not files.config.is_file():
         run_folders(path)
         raise ValueError(f"{path} holds several runs. Give one of them.")
-    config = read_json(files.config)
-    if not isinstance(config, dict) or config.get("format") != RUN_FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+    config = read_json_object(files.config, RUN_KEYS)
+    if config.get("format") != RUN_FORMAT:
         raise ValueError(
-            f"{files.config} has format {found!r}; this version reads {RUN_FORMAT}. "
+            f"{files.config} has format {config.get('format')!r}; this version reads {RUN_FORMAT}. "
             "Read it with the version of keras_dml that wrote it."
         )
+    ks = (config.get("recipe") or {}).get("ks", [1])
+    if not isinstance(ks, list) or not ks or any(type(k) is not int or k < 1 for k in ks):
+        raise ValueError(f"{files.config} is damaged. Expected: `recipe.ks` to be positive whole numbers. Found: {ks!r}")
+    history = read_json_object(files.history) if files.history.is_file() else {}
+    wrong = next((name for name, values in history.items() if not _numbers(values)), None)
+    if wrong is not None:
+        raise ValueError(f"{files.history} is damaged. Expected: `{wrong}` to be a list of numbers")
+    metrics = read_json_object(files.metrics, {"untrained": dict}) if files.metrics.is_file() else {}
+    return SavedRun(path, config, history, metrics)
 
-    def optional(file: pathlib.Path) -> dict[str, Any]:
-        return read_json(file) if file.is_file() else {}
 
-    return SavedRun(path, config, optional(files.history), optional(files.metrics))
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(value is None or isinstance(value, int | float) for value in values)
 
 
 def read_experiment(path: pathlib.Path) -> dict[str, Any]:
@@ -176,30 +193,60 @@ def read_experiment(path: pathlib.Path) -> dict[str, Any]:
         ValueError: It is damaged; the text names it.
     """
     file = ExperimentFolder(path).config
-    content = read_json(file)
+    content = read_json_object(file, {"runs": list, "exported": str, "shipped": str})
     # Version 0.1 called the exported run the shipped one.
-    if isinstance(content, dict) and "shipped" in content:
+    if "shipped" in content:
         content.setdefault("exported", content.pop("shipped"))
-    missing = [key for key in ("runs", "exported") if not isinstance(content, dict) or key not in content]
+    missing = [key for key in ("runs", "exported") if content.get(key) is None]
     if missing:
         raise ValueError(f"{file} is damaged. Expected: the keys runs and exported. Missing: {', '.join(missing)}")
+    wrong = next((name for name in content["runs"] if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise ValueError(f"{file} is damaged. Expected: `runs` to name folders. Found: {wrong!r}")
     return content
 
 
 def read_embeddings(file: pathlib.Path | str) -> Embeddings:
-    """Reads an .npz with `embeddings` and `labels`, and `ids` and `class_names` if there are any."""
+    """Reads an .npz with `embeddings` and `labels`, and `ids` and `class_names` if there are any.
+
+    Raises:
+        ValueError: There is no such file, it is damaged, or its arrays do not fit each other; the text names it.
+        OSError: It cannot be read.
+    """
+    from keras_dml.data import reading
+
     path = pathlib.Path(file)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"There is no file {path}")
-    with np.load(path, allow_pickle=False) as saved:
-        missing = [name for name in ("embeddings", "labels") if name not in saved]
-        if missing:
-            raise ValueError(
-                f"{path} must hold arrays named embeddings (n, d) and labels (n,). Missing: {', '.join(missing)}; "
-                f"it holds: {', '.join(saved.files) or 'nothing'}"
-            )
+    saved = reading.read_npz(
+        path,
+        {
+            "embeddings": reading.ArraySpec("fiu", (None, None), "(n, d) numbers"),
+            "labels": reading.ArraySpec("iubU", (None,), "(n,) whole numbers or text"),
+            "ids": reading.ArraySpec("iuU", (None,), "(n,) text", optional=True),
+            "class_names": reading.ArraySpec("U", (None,), "(classes,) text", optional=True),
+        },
+        "arrays named embeddings (n, d) and labels (n,), and maybe ids (n,) and class_names (classes,)",
+    )
 
-        def names(key: str) -> tuple[str, ...] | None:
-            return tuple(map(str, saved[key])) if key in saved else None
+    def names(key: str) -> tuple[str, ...] | None:
+        return tuple(reading.texts(path, key, saved[key])) if key in saved else None
 
-        return Embeddings(saved["embeddings"], saved["labels"], names("ids"), names("class_names"))
+    vectors, labels, ids, class_names = saved["embeddings"], saved["labels"], names("ids"), names("class_names")
+    counts = {"embeddings": len(vectors), "labels": len(labels), **({} if ids is None else {"ids": len(ids)})}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{path}: its arrays must be equally long. Received: {counts}. Write the file again")
+    if not vectors.size:
+        raise ValueError(f"{path} holds no embeddings: its array has the shape {vectors.shape}")
+    if ids is not None and len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(
+            f"{path}: ids must be unique, as an item is kept out of its own ranking by its id. Received twice: "
+            f"{twice!r}. Give each item an id of its own, or leave ids out"
+        )
+    if class_names is not None and (labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < len(class_names)):
+        raise ValueError(
+            f"{path}: with class_names, labels must number them, from 0 to {len(class_names) - 1}. Write the file again"
+        )
+    return Embeddings(vectors, labels, ids, class_names)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dml.data import folders, tfrecords
+from keras_dml.data import folders, reading, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -49,6 +49,8 @@ or the older single archive: car_ims/*.jpg, cars_annos.mat
 or class folders 001.* ... 196.* in the official order, in the folder itself or in images/
 or class folders with the official names (AM General Hummer SUV 2000/, in any spelling of blanks and punctuation) there,
   or divided between train/ and test/"""
+BOX_FIELDS = ("bbox_y1", "bbox_x1", "bbox_y2", "bbox_x2")
+AGAIN = "Get the original file"
 
 
 @register_benchmark("cars196")
@@ -119,42 +121,75 @@ def _from_lists(base: pathlib.Path, lists: list[tuple[pathlib.Path, pathlib.Path
     ids: list[str] = []
     boxes: list[tuple[float, ...]] = []
     for annotations, folder, prefix in lists:
-        for row in _matlab(annotations, "annotations"):
-            fields = row.dtype.names
-            if "class" not in fields:
-                raise DataError(f"{annotations} has no labels; cars_test_annos_withlabels.mat has. Expected:\n{LAYOUT}")
-            name = str(row["fname"] if "fname" in fields else row["relative_im_path"])
-            labels.append(int(row["class"]) - 1)
-            files.append(folder / name)
-            ids.append(prefix + pathlib.PurePosixPath(name).stem if prefix else name)
-            boxes.append(tuple(float(row[f"bbox_{side}"]) for side in ("y1", "x1", "y2", "x2")))
+        rows = reading.read_matlab(annotations, "annotations", LAYOUT)
+        fields = rows.dtype.names or ()
+        if not fields:
+            raise DataError(f"{annotations}: annotations must be a structure. Get the original. Expected:\n{LAYOUT}")
+        if "class" not in fields:
+            raise DataError(f"{annotations} has no labels; cars_test_annos_withlabels.mat has. Expected:\n{LAYOUT}")
+        name_field = "fname" if "fname" in fields else "relative_im_path"
+        lacking = [field for field in (name_field, *BOX_FIELDS) if field not in fields]
+        if lacking:
+            raise DataError(f"{annotations}: annotations lacks {', '.join(lacking)}. Expected:\n{LAYOUT}")
+        own = [
+            _annotation(f"{annotations}, annotation {number}", row, name_field) for number, row in enumerate(rows, 1)
+        ]
+        names = [name for name, _, _ in own]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{annotations}: annotations names the image {twice} twice. Get the original")
+        files.extend(folder / name for name in names)
+        ids.extend(prefix + pathlib.PurePosixPath(name).stem if prefix else name for name in names)
+        labels.extend(label for _, label, _ in own)
+        own_boxes = np.array([box for _, _, box in own], np.float32).reshape(-1, 4)
+        boxes.extend(map(tuple, own_boxes.tolist()))
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(files)} listed images are missing: {missing[0]}. Expected:\n{LAYOUT}")
-    meta = folders.first_existing(base, ("devkit/cars_meta.mat", "cars_meta.mat"))
-    if meta is not None:
-        names = [str(name) for name in _matlab(meta, "class_names")]
-    elif (base / "cars_annos.mat").is_file():
-        names = [str(name) for name in _matlab(base / "cars_annos.mat", "class_names")]
-    else:
-        names = [f"{number:03d}" for number in range(1, CLASSES + 1)]
-    images = FileImages(files, np.array(boxes, np.float32) if cropped else None)
-    return Split(images, labels, names, ids).subset(by_class_then_name(np.array(labels), ids), renumber=False)
+    corners = np.array(boxes, np.float32).reshape(-1, 4) if cropped else None
+    if corners is not None:
+        folders.check_boxes(lists[0][0], files, corners)
+    split = Split(FileImages(files, corners), labels, _class_names(base), ids)
+    return split.subset(by_class_then_name(np.array(labels), ids), renumber=False)
 
 
-def _matlab(path: pathlib.Path, name: str) -> Any:
-    from scipy.io import loadmat
+def _annotation(where: str, row: Any, name_field: str) -> tuple[str, int, tuple[float, ...]]:
+    """File name, label from 0 and box of an annotation."""
+    name = row[name_field]
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{where}: {name_field} must be the name of an image. Received: {str(name)[:80]!r}. {AGAIN}")
+    label = np.asarray(row["class"])
+    if label.shape != () or label.dtype.kind not in "iuf" or not 1 <= label <= CLASSES or label != int(label):
+        raise DataError(f"{where}: class must be a number from 1 to {CLASSES}. Received: {str(label)[:80]}. {AGAIN}")
+    sides = [np.asarray(row[field]) for field in BOX_FIELDS]
+    if any(side.shape != () or side.dtype.kind not in "iuf" for side in sides):
+        raise DataError(f"{where}: the box must be four numbers. Received: {str(sides)[:80]}. {AGAIN}")
+    top, left, bottom, right = (float(side) for side in sides)
+    if not (0 <= top < bottom < np.inf and 0 <= left < right < np.inf):
+        raise DataError(
+            f"{where}: the box (y1, x1, y2, x2) must have an area in the image. "
+            f"Received: {[top, left, bottom, right]}. {AGAIN}"
+        )
+    return name, int(label) - 1, (top, left, bottom, right)
 
-    return np.atleast_1d(loadmat(path, squeeze_me=True)[name])
+
+def _class_names(base: pathlib.Path) -> list[str]:
+    path = folders.first_existing(base, ("devkit/cars_meta.mat", "cars_meta.mat", "cars_annos.mat"))
+    if path is None:
+        return [f"{number:03d}" for number in range(1, CLASSES + 1)]
+    names = reading.read_matlab(path, "class_names", LAYOUT)
+    if len(names) != CLASSES or any(not isinstance(name, str) for name in names.tolist()):
+        raise DataError(f"{path}: class_names must be {CLASSES} texts. Received: {len(names)} values. {AGAIN}")
+    return [str(name) for name in names]
 
 
 def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     # Its training and test splits share the classes: both are needed, to be split anew by class.
     table = tfrecords.read_table(folder, ("train", "test"), ("label", "id", "bbox"))
     # Each split numbers its images from 1.
-    ids = [f"{split}/{name}" for split, name in zip(table.splits, table.columns["id"], strict=True)]
-    labels = table.columns["label"]
+    ids = [f"{split}/{name}" for split, name in zip(table.splits, table.texts("id"), strict=True)]
+    labels = table.labels()
     if not cropped:
         table.images.boxes = None
     order = by_class_then_name(labels, ids)
-    return Split(table.images, labels, table.class_names["label"], ids).subset(order, renumber=False)
+    return Split(table.images, labels, table.names(), ids).subset(order, renumber=False)

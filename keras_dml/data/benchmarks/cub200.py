@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_dml.data import folders, tfrecords
+from keras_dml.data import folders, reading, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -65,36 +65,47 @@ def _root(data_dir: pathlib.Path | None) -> pathlib.Path | None:
 
 
 def _from_lists(root: pathlib.Path, cropped: bool) -> Split:
-    names = _table(root / "images.txt")
-    labels = _table(root / "image_class_labels.txt")
-    boxes = _table(root / "bounding_boxes.txt") if cropped else {}
-    needed = {"image_class_labels.txt": labels, **({"bounding_boxes.txt": boxes} if cropped else {})}
+    names = _table(root / "images.txt", ("number", "path"))
+    files_seen: dict[str, int] = {}
+    for line, (path,) in names.values():
+        reading.once(files_seen, path, line, "image")
+    listed_labels = _table(root / "image_class_labels.txt", ("number", "class"))
+    boxes = _table(root / "bounding_boxes.txt", ("number", "x", "y", "width", "height")) if cropped else {}
+    needed = {"image_class_labels.txt": listed_labels, **({"bounding_boxes.txt": boxes} if cropped else {})}
     for file, listed in needed.items():
         unlisted = [number for number in names if number not in listed]
         if unlisted:
             raise DataError(
                 f"{root / file} lacks {len(unlisted)} of the {len(names)} images in images.txt. The first: image "
-                f"{unlisted[0]}, {' '.join(names[unlisted[0]])}. Unpack the archive again"
+                f"{unlisted[0]}, {names[unlisted[0]][1][0]}. Unpack the archive again"
             )
-    numbers = sorted(names, key=lambda number: (int(labels[number][0]), names[number][0]))
-    files = [root / "images" / names[number][0] for number in numbers]
+    labels = {
+        number: line.whole_number(label, "the class", 1, CLASSES) for number, (line, (label,)) in listed_labels.items()
+    }
+    numbers = sorted(names, key=lambda number: (labels[number], names[number][1][0]))
+    ids = [names[number][1][0] for number in numbers]
+    files = [root / "images" / name for name in ids]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(files)} images that {root}/images.txt lists are missing: {missing[0]}")
-    class_names = [""] * max(CLASSES, *(int(labels[number][0]) for number in numbers))
-    for number in numbers:
-        class_names[int(labels[number][0]) - 1] = names[number][0].split("/")[0]
+    class_names = [""] * CLASSES
+    for number, name in zip(numbers, ids, strict=True):
+        class_names[labels[number] - 1] = name.split("/")[0]
     corners = None
     if cropped:
-        # The list has x, y, width and height.
-        left, top, width, height = np.array([boxes[number] for number in numbers], np.float32).T
-        corners = np.stack([top, left, top + height, left + width], axis=1)
-    return Split(
-        FileImages(files, corners),
-        [int(labels[number][0]) - 1 for number in numbers],
-        class_names,
-        [names[number][0] for number in numbers],
+        corners = np.array([_box(*boxes[number]) for number in numbers], np.float32).reshape(-1, 4)
+        folders.check_boxes(root / "bounding_boxes.txt", files, corners)
+    return Split(FileImages(files, corners), [labels[number] - 1 for number in numbers], class_names, ids)
+
+
+def _box(line: reading.Line, values: list[str]) -> tuple[float, float, float, float]:
+    """`ymin, xmin, ymax, xmax`; the list has x, y, width and height."""
+    left, top, width, height = (
+        line.number_of(value, name) for value, name in zip(values, ("x", "y", "width", "height"), strict=True)
     )
+    if left < 0 or top < 0 or width <= 0 or height <= 0:
+        raise line.fault("a box with an area, inside the image: x and y not negative, width and height positive")
+    return top, left, top + height, left + width
 
 
 def _from_folders(root: pathlib.Path, cropped: bool) -> Split:
@@ -116,17 +127,18 @@ def _from_names(root: pathlib.Path) -> Split | None:
     path = folders.first_existing(root, ("classes.txt", "../classes.txt"))
     if path is None:
         return None
-    numbered = {int(number): values[0] for number, values in _table(path).items()}
-    if sorted(numbered) != list(range(1, CLASSES + 1)):
-        raise DataError(f"{path} should number the classes 1 to {CLASSES}. Received: {len(numbered)} lines")
-    return folders.split_of_named_classes(root, [numbered[k].partition(".")[2] for k in range(1, CLASSES + 1)])
+    listed = _table(path, ("number", "name"))
+    if listed.keys() != set(range(1, CLASSES + 1)):
+        raise DataError(f"{path} should number the classes 1 to {CLASSES}. Received: {len(listed)} lines")
+    names = [listed[number][1][0].partition(".")[2] for number in range(1, CLASSES + 1)]
+    return folders.split_of_named_classes(root, names)
 
 
 def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     # Its training and test splits share the classes: both are needed, to be split anew by class.
     table = tfrecords.read_table(folder, ("train", "test"), ("label", "image/filename", "bbox"))
-    ids = ["/".join(name.split("/")[-2:]) for name in table.columns["image/filename"]]
-    labels = table.columns["label"]
+    ids = ["/".join(name.split("/")[-2:]) for name in table.texts("image/filename")]
+    labels = table.labels(classes=CLASSES)
     class_names = [f"{label + 1:03d}" for label in range(CLASSES)]
     for label, name in zip(labels, ids, strict=True):
         class_names[label] = name.split("/")[0]
@@ -136,9 +148,19 @@ def _from_records(folder: pathlib.Path, cropped: bool) -> Split:
     return Split(table.images, labels, class_names, ids).subset(order, renumber=False)
 
 
-def _table(path: pathlib.Path) -> dict[str, list[str]]:
-    """Lines of `number value ...` by number."""
+def _table(path: pathlib.Path, fields: tuple[str, ...]) -> dict[int, tuple[reading.Line, list[str]]]:
+    """Lines of `number value ...` by number, with their values.
+
+    Raises:
+        DataError: A line has other fields, or a number of another line.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing. Expected:\n{LAYOUT}")
-    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {number: values for number, *values in rows}
+    table: dict[int, tuple[reading.Line, list[str]]] = {}
+    seen: dict[str, int] = {}
+    for line in reading.lines(path):
+        text, *values = line.fields(fields)
+        number = line.whole_number(text, "the number", 1, 10**9)
+        reading.once(seen, str(number), line, "number")
+        table[number] = line, values
+    return table

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_dml.data import folders, tfrecords
+from keras_dml.data import folders, reading, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -90,21 +90,28 @@ def _domain(name: str, options: LoadOptions, domain: str) -> Split:
 
 
 def _from_lists(base: pathlib.Path, domain: str) -> Split:
-    rows: list[list[str]] = []
+    rows: list[tuple[str, int]] = []
+    elsewhere: set[str] = set()
     for side in ("train", "test"):
         path = base / f"{domain}_{side}.txt"
         if not path.is_file():
             raise DataError(f"{path} is missing: the official list of {domain} images")
-        rows.extend(line.rsplit(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    labels = np.array([int(label) for _, label in rows])
-    if len(labels) and not 0 <= labels.min() <= labels.max() < CLASSES:
-        raise DataError(
-            f"The labels in {base}/{domain}_train.txt and {domain}_test.txt must lie in [0, {CLASSES}). Received: "
-            f"labels from {labels.min()} to {labels.max()}"
-        )
+        seen: dict[str, int] = {}
+        for line in reading.lines(path):
+            file, separator, number = line.text.rpartition(" ")
+            if not separator:
+                raise line.fault("the path of an image and its class")
+            reading.once(seen, file, line, "image")
+            if file in elsewhere:
+                raise line.fault(f"an image that {domain}_train.txt does not list")
+            rows.append((file.rstrip(), line.whole_number(number, "the class", 0, CLASSES - 1)))
+        elsewhere |= seen.keys()
+        if not seen:
+            raise DataError(f"{path} is empty. Expected: the official list of {domain} images. Get it again")
+    labels = np.array([label for _, label in rows])
     names = [f"{label:03d}" for label in range(CLASSES)]
     for file, label in rows:
-        names[int(label)] = pathlib.PurePosixPath(file).parent.name
+        names[label] = pathlib.PurePosixPath(file).parent.name
     order = by_class_then_name(labels, [file for file, _ in rows])
     files = [base / rows[row][0] for row in order]
     missing = [file for file in files if not file.is_file()]
@@ -115,6 +122,7 @@ def _from_lists(base: pathlib.Path, domain: str) -> Split:
 
 def _from_records(folder: pathlib.Path, domain: str) -> Split:
     table = tfrecords.read_table(folder, ("train", "test"), ("label",))
-    order = np.argsort(table.columns["label"], kind="stable")
+    labels = table.labels()
+    order = np.argsort(labels, kind="stable")
     ids = [f"{domain}/{row:06d}" for row in order]
-    return Split(table.images.subset(order), table.columns["label"][order], table.class_names["label"], ids)
+    return Split(table.images.subset(order), labels[order], table.names(), ids)

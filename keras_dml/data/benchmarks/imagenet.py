@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_dml.data import folders
+from keras_dml.data import folders, reading
 from keras_dml.data.benchmark import Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -95,7 +95,13 @@ def _sides(name: str, root: pathlib.Path, options: LoadOptions) -> tuple[Classes
         )
     lists = [base / "train_classes.txt", base / "test_classes.txt"]
     if all(path.is_file() for path in lists):
-        sides = [path.read_text(encoding="utf-8").split() for path in lists]
+        sides = [_listed(path) for path in lists]
+        shared = sorted(set(sides[0]) & set(sides[1]))
+        if shared:
+            raise DataError(
+                f"{lists[0]} and {lists[1].name} share {len(shared)} classes: {shared[0]} ... Training and test "
+                "classes must be disjoint. Take each out of one of the lists"
+            )
         unknown = [wordnet_id for side in sides for wordnet_id in side if wordnet_id not in classes]
         if unknown:
             raise DataError(f"{len(unknown)} listed classes have no images in {base / 'train'}: {unknown[0]} ...")
@@ -106,3 +112,13 @@ def _sides(name: str, root: pathlib.Path, options: LoadOptions) -> tuple[Classes
         sides = [names[:TRAIN_CLASSES], names[TRAIN_CLASSES:]]
     train, test = ([(wordnet_id, classes[wordnet_id]) for wordnet_id in side] for side in sides)
     return train, test
+
+
+def _listed(path: pathlib.Path) -> list[str]:
+    seen: dict[str, int] = {}
+    for line in reading.lines(path):
+        for wordnet_id in line.text.split():
+            if wordnet_id in seen:
+                raise line.fault(f"every class once, but {wordnet_id} is there twice")
+            seen[wordnet_id] = line.number
+    return list(seen)

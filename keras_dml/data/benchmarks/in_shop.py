@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_dml.data import folders
+from keras_dml.data import folders, reading
 from keras_dml.data.benchmark import Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -19,6 +19,7 @@ The archives img.zip and list_eval_partition.txt are handed out by the authors o
 and TensorFlow Datasets does not have them."""
 FOLDERS = ("", "In-shop Clothes Retrieval Benchmark", "In_shop", "inshop")
 LISTS = ("Eval/list_eval_partition.txt", "Anno/list_eval_partition.txt", "list_eval_partition.txt")
+FIELDS = ("image_name", "item_id", "evaluation_status")
 
 
 @register_benchmark("inshop")
@@ -30,13 +31,16 @@ def load_inshop(options: LoadOptions) -> Benchmark:
         raise DataError(f"No list_eval_partition.txt below {root}. The benchmark 'inshop' expects there:\n{LAYOUT}")
     base = listed.parent if listed.parent.name not in ("Eval", "Anno") else listed.parent.parent
     sides: dict[str, list[tuple[str, str]]] = {"train": [], "query": [], "gallery": []}
-    # A line with the number of images and one with the columns' names come first.
-    for line in listed.read_text(encoding="utf-8").splitlines()[2:]:
-        if line.strip():
-            name, item, side = line.split()
-            if side not in sides:
-                raise DataError(f"{listed}: unknown status {side!r}. Known: train, query, gallery")
-            sides[side].append((item, name))
+    seen: dict[str, int] = {}
+    for line in reading.lines(listed):
+        # A line with the number of images and one with the columns' names come first.
+        if (line.number == 1 and line.text.isdecimal()) or (line.number <= 2 and line.text.split() == list(FIELDS)):
+            continue
+        name, item, side = line.fields(FIELDS)
+        if side not in sides:
+            raise line.fault("the status train, query or gallery")
+        reading.once(seen, name, line, "image")
+        sides[side].append((item, name))
     train_items = sorted({item for item, _ in sides["train"]})
     test_items = sorted({item for side in ("query", "gallery") for item, _ in sides[side]})
     return assemble(

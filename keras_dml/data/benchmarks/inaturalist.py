@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Iterator
 
-from keras_dml.data import folders
+from keras_dml.data import folders, reading
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -61,14 +61,12 @@ def _from_list(base: pathlib.Path, path: pathlib.Path) -> Split:
 
 def _listed(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Category and path of every image of a list."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        name = line.strip()
-        if not name:
-            continue
-        parts = pathlib.PurePosixPath(name).parts
+    seen: dict[str, int] = {}
+    for line in reading.lines(path):
+        parts = pathlib.PurePosixPath(line.text).parts
         if len(parts) < 3 or parts[0] == "/" or ".." in parts:
-            raise DataError(
-                f"{path}, line {number}: a path as train_val2018/SUPERCATEGORY/CATEGORY/NAME.jpg is expected. "
-                f"Received: {name!r}. Unpack the archive of the lists again"
+            raise line.fault(
+                "a path as train_val2018/SUPERCATEGORY/CATEGORY/NAME.jpg", "Unpack the archive of the lists again"
             )
-        yield "/".join(parts[-3:-1]), name
+        reading.once(seen, line.text, line, "image")
+        yield "/".join(parts[-3:-1]), line.text

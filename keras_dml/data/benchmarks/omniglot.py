@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
-from keras_dml.data import folders, tfrecords
+from keras_dml.data import folders, reading, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError, unreadable_images_named
 from keras_dml.data.images.preprocessing import ImagePreprocessing
@@ -16,7 +15,9 @@ from keras_dml.data.sources import FileImages
 from keras_dml.data.split import Split
 
 PROTOCOL = Protocol(train_classes=964, train_images=19_280, test_classes=659, test_images=13_180)
+PROTOCOL_IMAGES = 32_460
 SIDE = 105
+BITS = -(-SIDE * SIDE // 8)
 ADDRESS = "https://github.com/brendenlake/omniglot/raw/master/python/"
 ARCHIVES = (
     Archive(
@@ -72,29 +73,37 @@ def _archive(root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _from_archive(path: pathlib.Path) -> tuple[Split, Split]:
-    try:
-        return _read_archive(path)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a complete .npz file: {error}. Expected:\n{LAYOUT}") from error
-
-
-def _read_archive(path: pathlib.Path) -> tuple[Split, Split]:
-    with np.load(path, allow_pickle=False) as saved:
-        fields = set(saved.files)
-        labels_name, train_name = ("labels", "is_train") if "labels" in fields else ("label", "is_background")
-        missing = {labels_name, train_name, "class_names"} - fields
-        if missing or not fields & {"images", "ink_bits"}:
-            raise DataError(f"{path} has the fields {', '.join(sorted(fields))}. Expected:\n{LAYOUT}")
-        images = saved["images"] if "images" in fields else saved["ink_bits"]
-        packed = "images" not in fields
-        labels, train = saved[labels_name], saved[train_name].astype(bool)
-        names = [_plain(name) for name in saved["class_names"]]
-        drawers = saved["drawer"] if "drawer" in fields else None
-    expected = (-(-SIDE * SIDE // 8),) if packed else (SIDE, SIDE)
-    if images.shape[1:] != expected or images.dtype != np.uint8:
-        raise DataError(
-            f"{path}: images have the wrong shape or type: {images.shape} {images.dtype}. Expected:\n{LAYOUT}"
-        )
+    most = PROTOCOL_IMAGES
+    saved = reading.read_npz(
+        path,
+        {
+            "images": reading.ArraySpec(
+                "u", (None, SIDE, SIDE), "(n, 105, 105) uint8 images", most * SIDE**2, optional=True
+            ),
+            "ink_bits": reading.ArraySpec("u", (None, BITS), "(n, 1379) uint8 bits", most * BITS, optional=True),
+            **{
+                name: reading.ArraySpec("iu", (None,), "(n,) whole numbers", most, True) for name in ("labels", "label")
+            },
+            **{
+                name: reading.ArraySpec("biu", (None,), "(n,) booleans", most, True)
+                for name in ("is_train", "is_background")
+            },
+            "class_names": reading.ArraySpec("U", (None,), "(classes,) text", most),
+            "drawer": reading.ArraySpec("iu", (None,), "(n,) whole numbers", most, optional=True),
+        },
+        f"the fields of Omniglot:\n{LAYOUT}",
+    )
+    packed = "images" not in saved
+    labels_name, train_name = ("labels", "is_train") if "labels" in saved else ("label", "is_background")
+    missing = {labels_name, train_name} - saved.keys()
+    if missing or (packed and "ink_bits" not in saved):
+        raise DataError(f"{path} has the fields {', '.join(sorted(saved))}. Expected:\n{LAYOUT}")
+    images = saved["ink_bits"] if packed else saved["images"]
+    if images.dtype != np.uint8:
+        raise DataError(f"{path}: images have the wrong type: {images.dtype}. Expected:\n{LAYOUT}")
+    labels, train = saved[labels_name], saved[train_name].astype(bool)
+    names = [_plain(name) for name in reading.texts(path, "class_names", saved["class_names"])]
+    drawers = saved.get("drawer")
     lengths = {len(column) for column in (images, labels, train, drawers) if column is not None}
     if len(lengths) != 1 or not (lengths == {0} or 0 <= labels.min() <= labels.max() < len(names)):
         raise DataError(
@@ -138,8 +147,8 @@ def _from_folders(root: pathlib.Path) -> Split:
 
 def _from_records(folder: pathlib.Path, side: str) -> Split:
     table = tfrecords.read_table(folder, (side,), ("label",))
-    labels = table.columns["label"]
-    names = [_plain(name) for name in table.class_names["label"]]
+    labels = table.labels()
+    names = [_plain(name) for name in table.names()]
     order = np.argsort(labels, kind="stable")
     ids = _ids(labels, names, None, order)
     return Split(table.images, labels, names, ids).subset(order)

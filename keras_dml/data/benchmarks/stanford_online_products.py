@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_dml.data import folders, tfrecords
+from keras_dml.data import folders, reading, tfrecords
 from keras_dml.data.benchmark import Archive, Benchmark, Protocol
 from keras_dml.data.errors import DataError
 from keras_dml.data.loading import LoadOptions, assemble, register_benchmark
@@ -26,6 +26,8 @@ LAYOUT = """\
 or without the lists a folder for each product: [Stanford_Online_Products/]train/PRODUCT/*.JPG, test/PRODUCT/*.JPG"""
 
 SIDES = ("train", "test")
+PROTOCOL_CLASSES = 22_634
+FIELDS = ("image_id", "class_id", "super_class_id", "path")
 
 
 @register_benchmark("sop")
@@ -48,22 +50,35 @@ def load_sop(options: LoadOptions) -> Benchmark:
 def _from_list(base: pathlib.Path, path: pathlib.Path) -> Split:
     if not path.is_file():
         raise DataError(f"{path} is missing. Expected:\n{LAYOUT}")
-    # image_id class_id super_class_id path, under a line with these names.
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-    rows.sort(key=lambda row: (int(row[1]), int(row[0])))
-    files = [base / row[3] for row in rows]
+    rows: list[tuple[int, int, str]] = []
+    seen: dict[str, int] = {}
+    paths: dict[str, int] = {}
+    for line in reading.lines(path):
+        # Above the list is a line with these names; without it, the first image is one like the others.
+        if line.number == 1 and line.text.split() == list(FIELDS):
+            continue
+        image, product, _, name = line.fields(FIELDS)
+        number = line.whole_number(image, "image_id", 1, 10**9)
+        reading.once(seen, str(number), line, "image_id")
+        reading.once(paths, name, line, "path")
+        rows.append((line.whole_number(product, "class_id", 1, PROTOCOL_CLASSES), number, name))
+    rows.sort()
+    files = [base / name for _, _, name in rows]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(files)} images that {path} lists are missing: {missing[0]}")
-    return _numbered(FileImages(files), np.array([int(row[1]) for row in rows]), [row[3] for row in rows])
+    return _numbered(
+        FileImages(files), np.array([product for product, _, _ in rows], int), [name for _, _, name in rows]
+    )
 
 
 def _from_records(folder: pathlib.Path, side: str) -> Split:
     table = tfrecords.read_table(folder, (side,), ("class_id",))
-    order = np.argsort(table.columns["class_id"], kind="stable")
+    labels = table.labels("class_id", PROTOCOL_CLASSES)
+    order = np.argsort(labels, kind="stable")
     # The records keep no file names: their order is the images' identity.
     ids = [f"{side}/{row:05d}" for row in order]
-    return _numbered(table.images.subset(order), table.columns["class_id"][order] + 1, ids)
+    return _numbered(table.images.subset(order), labels[order] + 1, ids)
 
 
 def _numbered(images: FileImages | tfrecords.PackedImages, numbers: np.ndarray, ids: list[str]) -> Split:

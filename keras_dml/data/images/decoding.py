@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from keras_dml.data.images.orientation import orientation, turned
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -17,7 +19,8 @@ def decode(
     """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any color model.
 
     Gray images are repeated for three channels, CMYK is converted, and transparent parts of a PNG become white, as
-    on paper (the color stored beneath them is often black). Rotation flags (EXIF) are not followed.
+    on paper (the color stored beneath them is often black). A JPEG is turned as its EXIF orientation says, after
+    the box has been cut out: boxes are in pixels as stored, as the published ones are.
 
     Args:
         encoded: `()` string.
@@ -31,6 +34,9 @@ def decode(
     import tensorflow as tf
 
     def jpeg() -> "tf.Tensor":
+        return turned(stored_jpeg(), orientation(encoded))
+
+    def stored_jpeg() -> "tf.Tensor":
         if box is None and channels == 3:
             return tf.io.decode_jpeg(encoded, channels=3)
         shape = tf.io.extract_jpeg_shape(encoded)
@@ -50,7 +56,7 @@ def decode(
 def decode_jpeg(
     encoded: "tf.Tensor", channels: int, components: "tf.Tensor", window: "tf.Tensor | None" = None, ratio: int = 1
 ) -> "tf.Tensor":
-    """Decodes a JPEG, `(height, width, channels)` uint8.
+    """Decodes a JPEG as it is stored, `(height, width, channels)` uint8.
 
     Args:
         encoded: `()` string.

@@ -6,12 +6,14 @@ midst of good ones may pass here, where TensorFlow's decoder refuses it; a cut o
 """
 
 import io
+import pathlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.data.images.orientation import orientation_of, turned_numpy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,11 +40,11 @@ def decode(encoded: bytes, channels: int = 3, box: np.ndarray | None = None, rel
     image = opened(encoded)
     window = None if box is None else box_window(box, relative, image.height, image.width)
     pixels = pixels_of(image, channels)
-    return pixels if window is None else cut(pixels, window)
+    return turned_numpy(pixels if window is None else cut(pixels, window), orientation_of(encoded))
 
 
 def opened(encoded: bytes) -> "Image.Image":
-    """An image of which the header alone is read.
+    """An image of which the header alone is read; its size is as it is stored, not as it is shown.
 
     Raises:
         DataError: There is no such header.
@@ -56,6 +58,24 @@ def opened(encoded: bytes) -> "Image.Image":
             return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DataError("Unknown image file format. One of JPEG, PNG, GIF, BMP, WebP required") from error
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
+def size_of_file(path: pathlib.Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header alone.
+
+    Raises:
+        DataError: It has none.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return image.height, image.width
+    # Pillow's readers of headers raise anything.
     except Exception as error:
         raise DataError(_reason(error)) from error
 

@@ -36,6 +36,8 @@ class ImagePreprocessing:
         check_input(self.size, self.channels)
         if self.resize is None:
             object.__setattr__(self, "resize", self.size)
+        elif isinstance(self.resize, bool) or not isinstance(self.resize, int | np.integer):
+            raise ValueError(f"`resize` must be a whole number. Received: resize={self.resize!r}")
         elif self.resize < self.size:
             raise ValueError(
                 "`resize`, the short side before cropping, must be at least `size`. "
@@ -140,6 +142,9 @@ def centered(room: Any) -> Any:
 
 def check_input(size: int, channels: int) -> None:
     """Raises unless `size` is positive and `channels` is 1 or 3."""
+    for name, value in (("size", size), ("channels", channels)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"`{name}` must be a whole number. Received: {name}={value!r}")
     if size < 1:
         raise ValueError(f"`size` must be a positive number of pixels. Received: size={size}")
     if channels not in (1, 3):

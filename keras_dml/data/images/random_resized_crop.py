@@ -8,6 +8,16 @@ import numpy as np
 
 from keras_dml.data.images import pillow
 from keras_dml.data.images.decoding import box_window, cut, decode_jpeg, decode_other, is_jpeg
+from keras_dml.data.images.orientation import (
+    TRANSPOSED,
+    orientation,
+    orientation_of,
+    stored_window,
+    stored_window_numpy,
+    turned,
+    turned_numpy,
+    upright_size,
+)
 from keras_dml.data.images.philox import stateless_uniform
 from keras_dml.data.images.preprocessing import check_input, convert_channels
 from keras_dml.data.images.resampling import resize
@@ -97,14 +107,16 @@ class RandomResizedCrop:
         region = np.array([0, 0, image.height, image.width])
         if box is not None:
             region = pillow.box_window(box, relative, image.height, image.width)
-        window, mirror = self.draw_numpy(int(region[2]), int(region[3]), seed)
-        window = window + np.array([region[0], region[1], 0, 0])
+        turn = orientation_of(encoded)
+        height, width = (int(side) for side in (region[2:] if turn < TRANSPOSED else region[:1:-1]))
+        window, mirror = self.draw_numpy(height, width, seed)
+        window = stored_window_numpy(window, (height, width), turn) + np.array([region[0], region[1], 0, 0])
         if image.format != "JPEG":
             return self._finish_decoded(pillow.cut(pillow.pixels_of(image, self.channels), window), mirror)
         shrink = int(window[2:].min()) // self.size
         rest = 2 if self.antialias else 1
         ratio = next((ratio for ratio in JPEG_RATIOS if shrink >= rest * ratio), 1)
-        pixels = pillow.cut(pillow.pixels_of(image, self.channels, ratio), window // ratio)
+        pixels = turned_numpy(pillow.cut(pillow.pixels_of(image, self.channels, ratio), window // ratio), turn)
         return self._finish_decoded(pixels, mirror) if self.antialias else self._resized_numpy(pixels, mirror, False)
 
     def decode(
@@ -114,7 +126,7 @@ class RandomResizedCrop:
         box: "tf.Tensor | None" = None,
         relative: bool = False,
     ) -> "tf.Tensor":
-        """Decodes and augments, without decoding more of a JPEG than is needed.
+        """Decodes and augments, without decoding more of a JPEG than is needed; see `decoding.decode`.
 
         Args:
             encoded: `()` string.
@@ -127,16 +139,23 @@ class RandomResizedCrop:
         """
         import tensorflow as tf
 
-        def place(height: "tf.Tensor", width: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-            if box is None:
-                return self.draw(height, width, seed)
-            region = box_window(box, relative, height, width)
-            window, mirror = self.draw(region[2], region[3], seed)
-            return window + tf.concat([region[:2], tf.zeros(2, tf.int32)], axis=0), mirror
+        def place(
+            height: "tf.Tensor", width: "tf.Tensor", turn: "tf.Tensor | None" = None
+        ) -> "tuple[tf.Tensor, tf.Tensor]":
+            region = None if box is None else box_window(box, relative, height, width)
+            size = tf.stack([height, width]) if region is None else region[2:]
+            shown = size if turn is None else upright_size(size, turn)
+            window, mirror = self.draw(shown[0], shown[1], seed)
+            if turn is not None:
+                window = stored_window(window, shown, turn)
+            if region is not None:
+                window += tf.concat([region[:2], tf.zeros(2, tf.int32)], axis=0)
+            return window, mirror
 
         def jpeg() -> "tf.Tensor":
             shape = tf.io.extract_jpeg_shape(encoded)
-            window, mirror = place(shape[0], shape[1])
+            turn = orientation(encoded)
+            window, mirror = place(shape[0], shape[1], turn)
             shrink = tf.reduce_min(window[2:]) // self.size
 
             def at(ratio: int) -> "tf.Tensor":
@@ -148,7 +167,7 @@ class RandomResizedCrop:
                 [(shrink >= rest * ratio, lambda ratio=ratio: at(ratio)) for ratio in JPEG_RATIOS],
                 default=lambda: at(1),
             )
-            image = tf.ensure_shape(image, (None, None, self.channels))
+            image = turned(tf.ensure_shape(image, (None, None, self.channels)), turn)
             return self._finish(image, mirror) if self.antialias else self._resized(image, mirror, antialias=False)
 
         def other() -> "tf.Tensor":
