@@ -429,7 +429,7 @@ def test_omniglot_says_which_fields_it_needs(tmp_path):
         load("omniglot", tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("digits",)])
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("digits", "glyphs")])
 def test_a_folder_without_the_data_is_an_error_that_says_what_is_expected(tmp_path, name):
     with pytest.raises(DataError) as error:
         load(name, tmp_path)
