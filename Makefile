@@ -1,5 +1,6 @@
 # make reproduce   from a fresh clone to a trained model, its pictures and a searchable index
 # make test        the tests          make check   linter and type checker
+# make faults      every fault of tests/faults, of which `make test` tries a few
 # make test-jax    the tests of what runs on Keras's JAX backend, where TensorFlow is not installed
 # PYTHON=...       another interpreter (3.11 or 3.12)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -12,12 +13,15 @@ JAX_BIN := $(JAX_VENV)/bin
 JAX_STAMP := $(JAX_VENV)/.installed-$(shell cat setup.py constraints.txt | cksum | cut -d' ' -f1)
 JAX_TESTS := $(addprefix tests/,layers losses mining models data evaluation callbacks test_image_encoder.py)
 
-.PHONY: reproduce test test-jax check install clean
+.PHONY: reproduce test faults test-jax check install clean
 reproduce: install
 	$(BIN)/keras-dml reproduce
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install
+	KERAS_DML_FAULTS=all $(BIN)/python -m pytest -n 2 --dist load tests/faults
 
 test-jax: $(JAX_STAMP)
 	KERAS_BACKEND=jax $(JAX_BIN)/python -m pytest -n 2 --dist loadfile $(JAX_TESTS)

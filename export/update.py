@@ -207,7 +207,7 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
     if arguments.remove_file:
         from keras_dml.data import reading
 
-        remove += [line.text for line in reading.lines(pathlib.Path(arguments.remove_file))]
+        remove += [line.text for line in reading.lines(pathlib.Path(arguments.remove_file), reading.MOST_LINE)]
     if not arguments.add and not remove:
         raise WrongCallError("Nothing to do: give --add or --remove")
     with wrong_call():

@@ -121,9 +121,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        check_regular(path)
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         tensors = _state_dict(content)
     except (_Refused, FileNotFoundError, IsADirectoryError, PermissionError):

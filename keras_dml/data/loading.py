@@ -99,15 +99,16 @@ def load(
     folder = pathlib.Path(data_dir).expanduser() if data_dir is not None else None
     try:
         benchmark = BENCHMARKS[name](LoadOptions(folder, subset, download))
-    except DataError:
-        raise
+        if bad_images == "skip":
+            benchmark = _without_bad_images(benchmark)
+        _check_queries(benchmark)
+        return _FINISHES[name](benchmark) if name in _FINISHES else benchmark
     except ValueError as error:
-        # What `Split` and `Benchmark` say of what they are given knows no files.
-        raise DataError(f"The benchmark {name!r} in {folder or 'its default folder'}: {error}") from error
-    if bad_images == "skip":
-        benchmark = _without_bad_images(benchmark)
-    _check_queries(benchmark)
-    return _FINISHES[name](benchmark) if name in _FINISHES else benchmark
+        # What is said of images, labels and classes knows no files.
+        where = "" if folder is None or str(folder) in str(error) else f" (data folder: {folder})"
+        if isinstance(error, DataError) and not where:
+            raise
+        raise DataError(f"{error}{where}") from error
 
 
 def assemble(

@@ -19,7 +19,7 @@ import numpy as np
 from keras_dml.data.errors import DataError
 from keras_dml.utils.files import check_regular
 
-MOST_LINE: Final = 16 * 2**10
+MOST_LINE: Final = 4096
 MOST_MATLAB: Final = 128 * 2**20
 """Unpacked; the annotations of CARS196 take a tenth of it."""
 MOST_RATIO: Final = 64
@@ -104,8 +104,12 @@ class ArraySpec:
     optional: bool = False
 
 
-def lines(path: pathlib.Path) -> Iterator[Line]:
+def lines(path: pathlib.Path, most_name: int = 255) -> Iterator[Line]:
     """The lines of a UTF-8 text file that are not blank.
+
+    Args:
+        path: The file.
+        most_name: Bytes between two slashes, the most that systems take as the name of a file.
 
     Raises:
         DataError: A line is not UTF-8, or no line of text at all.
@@ -130,6 +134,8 @@ def lines(path: pathlib.Path) -> Iterator[Line]:
                 ) from error
             if "\0" in text:
                 raise DataError(f"{path}, line {number}: holds a zero byte, so this is no text. Get the file again")
+            if max(map(len, raw.split(b"/"))) > most_name:
+                raise Line(path, number, text).fault(f"names of at most {most_name} bytes")
             if text:
                 yield Line(path, number, text)
 

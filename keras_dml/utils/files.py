@@ -1,14 +1,18 @@
 """Files that are there whole or not at all, their checksums, and what JSON files hold."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import pathlib
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+STALE_SECONDS: Final = 24 * 3600
+"""A file that has been half written for so long belongs to a process that is gone."""
 MOST_JSON: Final = 16 * 2**20
 """Bytes of a JSON file that is read: objects take some twenty times as much memory."""
 
@@ -21,7 +25,9 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     name has the suffixes of `path`, as some writers choose their format by them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
+    # Of this process alone: two of them that write the same file may not write into each other's.
+    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    _remove_stale(path)
     try:
         yield aside
         flush(aside)
@@ -32,6 +38,15 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    """Deletes what killed processes have left of `path`, half written."""
+    for old in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
+        # Another process may be removing it at this moment.
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+                old.unlink()
 
 
 def check_output(output: pathlib.Path) -> None:

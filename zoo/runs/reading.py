@@ -88,7 +88,7 @@ class SavedRun:
     @property
     def ks(self) -> tuple[int, ...]:
         """Ranks of Recall@k that the recipe asks for."""
-        return tuple(self.config.get("recipe", {}).get("ks", (1, 2, 4, 8)))
+        return tuple((self.config.get("recipe") or {}).get("ks", (1, 2, 4, 8)))
 
     @property
     def metric(self) -> str:
