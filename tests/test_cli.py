@@ -60,6 +60,7 @@ def test_wrong_calls(capsys):
 # Of each command, a call that is wrong and one that fails.
 WRONG = {
     "reproduce": ["digts"],
+    "tune": ["digts"],
     "evaluate": ["encoder.keras"],
     "compare": [],
     "report": ["--map", "umap", "run"],
@@ -70,6 +71,7 @@ WRONG = {
 }
 FAILING = {
     "reproduce": ["cub200", "--data-dir", "nowhere"],
+    "tune": ["cub200", "--data-dir", "nowhere"],
     "evaluate": ["nowhere"],
     "compare": ["nowhere"],
     "report": ["nowhere"],

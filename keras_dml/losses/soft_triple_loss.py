@@ -71,7 +71,7 @@ class SoftTripleLoss(ProxyLoss):
         output = super().compute_loss(batch)
         if self.tau == 0 or self.centers_per_class == 1:
             return output
-        return output._replace(loss=output.loss + self.tau * self._spread())
+        return output._replace(loss=output.loss + ops.cast(self.tau * self._spread(), output.loss.dtype))
 
     def _spread(self) -> Tensor:
         centers = self.centers_per_class

@@ -53,8 +53,8 @@ class SupConLoss(EmbeddingLoss):
         positive = ops.sum(ops.where(batch.positives, scores, 0.0), axis=1) / ops.maximum(counts, 1.0)
         weighted = scores
         if (self.positive_weight, self.negative_weight) != (1.0, 1.0):
-            logs = math.log(self.positive_weight), math.log(self.negative_weight)
-            weighted = scores + ops.where(batch.positives, *logs)
+            own = scores + math.log(self.positive_weight)
+            weighted = ops.where(batch.positives, own, scores + math.log(self.negative_weight))
         terms = ops.where(valid, masked_logsumexp(weighted, others) - positive, 0.0)
         key_counts = ops.sum(ops.cast(ops.logical_and(others, valid[:, None]), "float32"), axis=0)
         return LossOutput(masked_mean(terms, valid), key_counts)

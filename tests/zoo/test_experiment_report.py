@@ -80,9 +80,10 @@ def rows(text):
 def test_table_holds_arms_and_rivals(report, experiment):
     head, *body = rows(section(report.read_text(), "arms"))
     assert head == ["Arm", "Seeds", "Recall@1", "Recall@2", "Recall@4", "Recall@8", "MAP@R", "NMI", "F1"]
-    assert [row[:2] for row in body] == [["untrained", "2"], ["baseline", "2"], ["das", "2"]]
+    assert [row[:2] for row in body] == [["raw pixels", "1"], ["untrained", "2"], ["baseline", "2"], ["das", "2"]]
     measured = json.loads((experiment / "metrics.json").read_text())["arms"]
-    for name, _, first, *_ in body:
+    assert body[0][2] == f"{100 * measured['raw pixels']['recall@1'][0]:.1f}"
+    for name, _, first, *_ in body[1:]:
         values = 100 * np.array(measured[name]["recall@1"])
         assert first == f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
 
@@ -205,9 +206,9 @@ def test_rivals_of_the_record_have_rows_and_lines(experiment, tmp_path):
     text = write_report(folder, projection="pca").read_text()
     body = rows(section(text, "arms"))[1:]
     assert body[0][:4] == ["raw <pixels>", "1", "99.1", "-"]
-    assert [row[0] for row in body] == ["raw <pixels>", "untrained", "baseline", "das"]
+    assert [row[0] for row in body] == ["raw <pixels>", "raw pixels", "untrained", "baseline", "das"]
     first = re.search(r"<svg.*?</svg>", section(text, "curves"), re.S)[0]
-    assert first.count('class="reference"') == 2
+    assert first.count('class="reference"') == 3
     assert "raw &lt;pixels&gt;</text>" in first
 
 

@@ -70,7 +70,7 @@ def test_metrics_are_those_of_the_saved_encoder(finished):
 def test_table_has_every_arm_and_the_untrained_network(finished):
     table = (finished / "table.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.split("\n\n")[0].splitlines()[2:]]
-    assert rows == ["untrained", "baseline", "das"]
+    assert rows == ["raw pixels", "untrained", "baseline", "das"]
     for column in ("Recall@1", "Recall@2", "Recall@4", "Recall@8", "MAP@R", "NMI", "F1"):
         assert column in table.splitlines()[0]
 
