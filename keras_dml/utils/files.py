@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of this process alone: two of them that write the same file may not write into each other's.
-    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    aside = path.with_name(f".partial-{_host()}-{os.getpid()}-{path.name}")
     _remove_stale(path)
     try:
         yield aside
@@ -41,12 +42,28 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _remove_stale(path: pathlib.Path) -> None:
-    """Deletes what killed processes have left of `path`, half written."""
-    for old in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
+    """Deletes what processes that are gone have left of `path`, half written."""
+    for old in path.parent.glob(f".partial-*-*-{glob.escape(path.name)}"):
+        host, process = old.name.split("-")[1:3]
         # Another process may be removing it at this moment.
         with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+            if (host == _host() and _is_gone(process)) or time.time() - old.stat().st_mtime > STALE_SECONDS:
                 old.unlink()
+
+
+def _host() -> str:
+    """This machine, in eight letters: on a shared disk, equal process ids may be of two machines."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_gone(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, PermissionError):
+        return False
+    return False
 
 
 def check_output(output: pathlib.Path) -> None:

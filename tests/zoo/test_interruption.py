@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from keras_dml.utils import files
 from zoo import reproduce
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def interrupted(tmp_path_factory):
     assert stopped.errors.read_text().splitlines()[-1] == message
     # As if the export had been killed, and the picture half written.
     (folder / "export" / "digits" / ".writing-0123456789ab").mkdir(parents=True)
-    (folder / ".partial-query.png").write_bytes(b"\x89PNG")
+    (folder / f".partial-{files._host()}-{stopped.process.pid}-query.png").write_bytes(b"\x89PNG")
 
     last = Process(folder, logs / "4")
     assert last.process.wait(timeout=600) == 0, last.errors.read_text()
