@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_dml import data
+from keras_dml.utils import files
 from keras_dml.utils.files import as_json
 from zoo import recipes
 from zoo.figures import Curve, draw_curves, epoch_ticks
@@ -456,6 +457,6 @@ def test_the_output_is_checked_before_the_work_begins(run, tmp_path, capsys, mon
             write_report(run, output=output)
     check_output(tmp_path / "new" / "folder" / "x.html")
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(writing.os, "access", lambda *_: False)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="no permission"):
         check_output(tmp_path / "x.html")

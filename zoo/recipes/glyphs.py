@@ -4,9 +4,9 @@ Command: python -m zoo.reproduce glyphs
 Needs:   nothing; matplotlib brings the fonts
 Takes:   about three minutes on 2 CPU cores, for three seeds of four arms
 
-Every arm has its best rate on held-out Latin classes: python -m zoo.tune glyphs. The canvas, the augmentation and that
-training is to be this short were chosen with a few trials on the test letters in sight; held-out Latin letters agreed on
-the augmentation. docs/das.md says what the arms compare.
+Every arm has its best rate on held-out Latin classes: python -m zoo.tune glyphs. The canvas, the augmentation and the
+length of the training were chosen with a few trials on the test letters in sight; held-out Latin letters agreed on the
+augmentation. docs/das.md says what the arms compare.
 """
 
 from zoo.recipe import DAS, Recipe

@@ -1,9 +1,8 @@
 """Writes the pages."""
 
-import os
 import pathlib
 
-from keras_dml.utils.files import written_aside
+from keras_dml.utils.files import check_output, written_aside
 from keras_dml.utils.progress import SILENT, Progress
 from zoo.report.evaluated import evaluate_run
 from zoo.report.experiment import open_experiment
@@ -69,23 +68,6 @@ def _run_output(run: SavedRun, output: pathlib.Path | None) -> pathlib.Path:
     if output is None:
         return run.files.report
     return output.with_name(f"{output.stem}-{run.folder.parent.name}-{run.folder.name}{output.suffix}")
-
-
-def check_output(output: pathlib.Path) -> None:
-    """Looks whether a file can be written, before the work that fills it.
-
-    Raises:
-        ValueError: It cannot: a folder of its path is a file, or is not ours to write in.
-    """
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder. Give the name of a file in it")
-    folder = output.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ValueError(f"{output} cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{output} cannot be written: no permission to write in {folder}")
 
 
 def _write(page: Page, output: pathlib.Path) -> pathlib.Path:
