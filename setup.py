@@ -23,8 +23,6 @@ TENSORFLOW = [
     "tensorflow-datasets==4.9.10",
     # tensorflow-datasets 4.9.10 needs it to prepare a data set, and asks for it below Python 3.9 alone.
     "importlib_resources",
-    # Checksums of TFRecords.
-    "google-crc32c",
 ]
 # `keras-dml serve`.
 SERVE = ["starlette", "uvicorn", "grpcio", "tensorflow-serving-api==2.20.*", "prometheus-client"]
@@ -51,6 +49,8 @@ setup(
         "scipy",
         "h5py",
         "safetensors",
+        # Checksums of TFRecords, which are read under every backend.
+        "google-crc32c",
         # Decodes images where TensorFlow does not.
         "pillow",
         # Progress bars, and the pages and charts of `keras-dml report`.
