@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from export.search_model import load
-    from keras_dml.data.reading import check_regular
+    from keras_dml.utils.files import check_regular
 
     model = load(options.model_dir)
     for path in options.images:

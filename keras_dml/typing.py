@@ -1,4 +1,4 @@
-"""Names for what Keras leaves untyped."""
+"""Names that modules of all kinds share, most of them for what Keras leaves untyped."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -8,3 +8,6 @@ Tensor: TypeAlias = Any
 
 Shape: TypeAlias = Sequence[int | None]
 """A shape; None stands for a size that is not known yet."""
+
+METRICS = ("cosine", "euclidean")
+"""How an evaluation compares embeddings."""

@@ -33,7 +33,12 @@ def validate(recipe: Recipe) -> None:
         ValueError: For names that do not exist, arguments that what they name does not take, and settings that do not
             fit each other.
     """
+    from zoo.rivals import RIVALS
+
     recipe.arm(recipe.exported)
+    for name in recipe.rivals:
+        if name not in RIVALS:
+            raise ValueError(unknown_name("rival", name, RIVALS))
     for name in recipe.arms:
         try:
             _validate_arm(recipe.arm(name))

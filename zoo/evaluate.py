@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keras_dml.typing import METRICS
 from keras_dml.utils.command import Parser, WrongCallError, add_data_arguments, execute, positive, run, wrong_call
 from keras_dml.utils.files import check_output, write_json
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
@@ -22,8 +23,6 @@ from zoo.runs import Embeddings, open_run, read_embeddings
 from zoo.runs.layout import EVALUATION_SUFFIX
 from zoo.tables import markdown
 from zoo.titles import title
-
-METRICS = ("cosine", "euclidean")
 
 if TYPE_CHECKING:
     from keras_dml.data import Benchmark, Split

@@ -14,6 +14,7 @@ from keras_dml.utils.files import as_json, read_json, write_json, written_aside
 from zoo import figures, rivals
 from zoo.building import validate
 from zoo.devices import Devices
+from zoo.held_out import held_out_fold
 from zoo.progress import ExperimentProgress
 from zoo.projection import project
 from zoo.recipe import Recipe, settings_as_saved
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 MAPPED = 700
 """Test images on the map, a random sample of more."""
-SELECTION_FOLDS = 5
-"""One part in so many of the training classes is held out to choose an epoch, but at least two classes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +113,6 @@ class Experiment:
             FileNotFoundError: If a weights file is missing that is still needed.
         """
         validate(self.recipe)
-        rivals.check_rivals(self.recipe)
         if folds is None:
             complete = self.finished(benchmark)
         else:
@@ -174,7 +172,7 @@ class Experiment:
         runs = [
             PlannedRun(arm, seed, self.files.run(arm, seed), None, f"{arm}, seed {seed}") for arm, seed in self.runs
         ]
-        fold = self._selection_fold(benchmark)
+        fold = held_out_fold(benchmark.train) if self.recipe.select_epoch else None
         if fold is not None:
             runs += [
                 PlannedRun(arm, self.recipe.seeds[0], self.files.selection(arm), fold, f"{arm}, selection")
@@ -196,14 +194,6 @@ class Experiment:
             for arm, seed in self.runs
             for part in parts
         ]
-
-    def _selection_fold(self, benchmark: Benchmark) -> "ClassFold | None":
-        classes = benchmark.train.num_classes
-        # Two classes to train on and two to choose with are the least that mean something.
-        if not self.recipe.select_epoch or classes < 4:
-            return None
-        *_, last = class_folds(benchmark.train.labels, min(SELECTION_FOLDS, classes // 2))
-        return last
 
     def metrics(self) -> dict[str, dict[str, list[float]]]:
         """Test metrics of the rivals, of the untrained networks ("untrained"), and of the arms at the last epoch."""
@@ -289,14 +279,15 @@ class Experiment:
 
         saved = read_embeddings(self.exported.test_embeddings)
         embeddings, labels = saved.vectors, saved.labels
-        options = RetrievalOptions(metric=self.recipe.arm(self.recipe.exported).chosen_metric)
-        neighbors = evaluate_retrieval(embeddings, labels, ks=(k,), options=options).neighbors[:, :k]
+        metric = self.recipe.arm(self.recipe.exported).chosen_metric
+        found = evaluate_retrieval(embeddings, labels, ks=(k,), options=RetrievalOptions(metric=metric))
+        neighbors = found.neighbors[:, :k]
         hit = labels[neighbors[:, 0]] == labels
         random = np.random.default_rng(0)
-        failed, found = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))
-        queries = np.concatenate([found[:right], failed[:wrong]])
+        failed, right_ones = random.permutation(np.flatnonzero(~hit)), random.permutation(np.flatnonzero(hit))
+        queries = np.concatenate([right_ones[:right], failed[:wrong]])
         shown = np.sort(random.permutation(len(labels))[:MAPPED])
-        places, _ = project(np.asarray(embeddings[shown], np.float32), "tsne", seed=0)
+        places, _ = project(embeddings[shown], metric, "tsne", seed=0)
         retrieval_picture(
             self.files.neighbors,
             benchmark.test,

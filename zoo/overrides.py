@@ -1,5 +1,6 @@
 """Changes to a recipe from the command line: `--set key=value`."""
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -13,6 +14,30 @@ from typing import Any
 from keras_dml.utils.deprecation import warn_renamed
 from keras_dml.utils.suggestions import unknown_name
 from zoo.recipe import DAS, PDDM, RENAMED, Options, Recipe
+
+
+def add_override_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--weights` and `--set`, which `overridden` follows."""
+    parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field of the recipe (learning_rate=3e-4, das.top_k=8) or of one of its arms "
+        "(arms.das.das.top_k=8); may be repeated",
+    )
+
+
+def overridden(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe as the arguments of `add_override_arguments` have it.
+
+    Raises:
+        ValueError: As `override`.
+    """
+    if options.weights is not None:
+        recipe = dataclasses.replace(recipe, weights=options.weights)
+    return override(recipe, options.set)
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:

@@ -3,10 +3,23 @@
 import numpy as np
 
 
-def project(vectors: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray | None, str]:
-    """`(n, 2)` positions of `(n, d)` vectors, or None for fewer than three, and the name of the method."""
+def project(vectors: np.ndarray, metric: str, projection: str, seed: int) -> tuple[np.ndarray | None, str]:
+    """Places vectors on a plane so that neighbors there are neighbors by the metric.
+
+    Args:
+        vectors: `(n, d)`.
+        metric: "cosine" or "euclidean".
+        projection: "tsne" or "pca".
+        seed: Of t-SNE.
+
+    Returns:
+        Their `(n, 2)` positions, or None for fewer than three, and the name of the method.
+    """
+    vectors = np.asarray(vectors, np.float32)
     if len(vectors) < 3:
         return None, ""
+    if metric == "cosine":
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     centered = vectors - vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
     plane = centered @ directions[:2].T

@@ -8,6 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from keras_dml.typing import METRICS
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
@@ -26,7 +27,7 @@ NOT_NEGATIVE = (
 CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "lr_schedule": ("steps", "cosine", "constant"),
-    "metric": (None, "cosine", "euclidean"),
+    "metric": (None, *METRICS),
 }
 """Fields with a few known values."""
 
@@ -259,7 +260,7 @@ class Recipe:
     @property
     def chosen_metric(self) -> str:
         """How embeddings are compared, where `metric` leaves it to `normalize` too."""
-        return self.metric or ("cosine" if self.normalize else "euclidean")
+        return _metric(self.metric, self.normalize)
 
     def evaluated_epochs(self) -> list[int]:
         """The epochs, counted from 1, after which a run is evaluated."""
@@ -335,7 +336,11 @@ def metric_of(settings: Options) -> str:
         settings: What `Recipe.to_dict` gave for its arm, now or in an older version.
     """
     now = settings_as_saved(settings)
-    return str(now["metric"] or ("cosine" if now["normalize"] else "euclidean"))
+    return _metric(now["metric"], now["normalize"])
+
+
+def _metric(chosen: str | None, normalize: bool) -> str:
+    return chosen or ("cosine" if normalize else "euclidean")
 
 
 def evaluated_epochs(epochs: int, every: int) -> list[int]:

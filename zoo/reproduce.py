@@ -11,7 +11,7 @@ from zoo import recipes
 from zoo.controls import with_controls
 from zoo.files import RECORDS
 from zoo.listing import listing
-from zoo.overrides import override
+from zoo.overrides import add_override_arguments, overridden
 from zoo.recipe import Recipe
 from zoo.show import resolved
 
@@ -144,11 +144,11 @@ def _seeds(recipe: Recipe) -> str:
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     recipe = recipes.get(options.name)
-    if options.weights is not None:
-        recipe = dataclasses.replace(recipe, weights=options.weights)
     if options.seed:
         recipe = dataclasses.replace(recipe, seeds=tuple(options.seed))
-    recipe = override(recipe, [*([] if options.epochs is None else [f"epochs={options.epochs}"]), *options.set])
+    if options.epochs is not None:
+        options.set.insert(0, f"epochs={options.epochs}")
+    recipe = overridden(recipe, options)
     return with_controls(recipe) if options.controls else recipe
 
 
@@ -186,20 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--devices", type=positive, default=1, metavar="N", help="train on N devices of this host (default: 1)"
     )
-    parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
     parser.add_argument(
         "--output", type=pathlib.Path, help="experiment folder (default: runs/NAME, with --folds runs/NAME-N-folds)"
     )
     parser.add_argument("--epochs", type=positive, help="epochs, instead of the recipe's")
     parser.add_argument("--seed", type=int, action="append", help="a seed, instead of the recipe's; may be repeated")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a field of the recipe (learning_rate=3e-4, das.top_k=8) or of one of its arms "
-        "(arms.das.das.top_k=8); may be repeated",
-    )
+    add_override_arguments(parser)
     return parser
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_dml.utils.suggestions import unknown_name
 from zoo.building import preprocessing
 from zoo.recipe import Recipe
 from zoo.training import evaluate
@@ -45,13 +44,6 @@ def _pixels(recipe: Recipe, split: "Split") -> np.ndarray:
 RIVALS: dict[str, Callable[[Recipe, "Benchmark"], dict[str, float]]] = {"raw_pixels": raw_pixels}
 """By the name that a recipe gives: what measures a rival."""
 TITLES = {"raw_pixels": "raw pixels"}
-
-
-def check_rivals(recipe: Recipe) -> None:
-    """Raises a ValueError, with the nearest name, for rivals that do not exist."""
-    for name in recipe.rivals:
-        if name not in RIVALS:
-            raise ValueError(unknown_name("rival", name, RIVALS))
 
 
 def measure(recipe: Recipe, benchmark: "Benchmark") -> dict[str, dict[str, float]]:

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.utils.command import Parser, add_data_arguments, execute, positive, program, run, wrong_call
-from keras_dml.utils.files import read_json, write_json
+from keras_dml.utils.files import as_json, read_json, read_json_object, write_json
 from zoo import recipes
-from zoo.overrides import override
-from zoo.recipe import Recipe
+from zoo.overrides import add_override_arguments, overridden
+from zoo.recipe import Recipe, settings_as_saved
 from zoo.tables import markdown
 
 if TYPE_CHECKING:
     from keras_dml.data import Benchmark
     from zoo.progress import ExperimentProgress
+    from zoo.runs import RunFolder
 
 DESCRIPTION = """\
 Trains every arm of a recipe at its learning rate and at rates above and below, on four fifths of the training
 classes, and measures MAP@R on the others. Rates are added until the best one has a worse one on either side. The test
 classes are not looked at. Finished runs are kept: the same command goes on."""
-FOLDS = 5
-"""One part in so many of the training classes is held out."""
 FACTOR = 10**0.5
 """Between two rates."""
 METRIC = "map@r"
@@ -40,13 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from keras_dml.data import load
     from zoo.building import validate
+    from zoo.held_out import held_out
     from zoo.runs.lock import locked
     from zoo.runs.provenance import use_threads
 
     with wrong_call():
-        recipe = override(recipes.get(options.name), options.set)
-        if options.weights is not None:
-            recipe = dataclasses.replace(recipe, weights=options.weights)
+        recipe = overridden(recipes.get(options.name), options)
         # Before all else: it is fixed with the first operation.
         if recipe.threads is not None:
             use_threads(recipe.threads)
@@ -61,17 +59,6 @@ def _run(options: argparse.Namespace) -> None:
     print("To train with the best rates:")
     best = " ".join(f"--set arms.{arm}.learning_rate={best_rate(scores):.3g}" for arm, scores in found.items())
     print(f"    {program()} reproduce {recipe.name} {best}")
-
-
-def held_out(benchmark: "Benchmark") -> "Benchmark":
-    """The training classes alone: the last fifth of them takes the place of the test classes."""
-    from keras_dml.evaluation import class_folds
-
-    train = benchmark.train
-    *_, fold = class_folds(train.labels, min(FOLDS, train.num_classes // 2))
-    return dataclasses.replace(
-        benchmark, train=train.subset(fold.train), test=train.subset(fold.validation), gallery=None
-    )
 
 
 def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: int = 1) -> dict[str, dict[str, float]]:
@@ -119,16 +106,32 @@ def _score(
     from zoo.runs import RunFolder
     from zoo.training import train
 
+    settings = {**recipe.arms[arm], "learning_rate": rate}
+    changed = dataclasses.replace(
+        recipe, arms={arm: settings}, exported=arm, evaluate_every=recipe.arm(arm).epochs, clustering=False
+    )
     files = RunFolder(folder / arm / f"rate-{rate:.3g}" / f"seed-{seed}")
-    if not files.finished:
-        settings = {**recipe.arms[arm], "learning_rate": rate}
-        changed = dataclasses.replace(
-            recipe, arms={arm: settings}, exported=arm, evaluate_every=recipe.arm(arm).epochs, clustering=False
-        )
+    if files.finished:
+        _check_same(files, changed.arm(arm), benchmark)
+    else:
         watcher = progress.run(f"{arm}, rate {rate:.3g}", recipe.arm(arm).epochs)
         train(changed, arm, seed, benchmark, files.path, watcher)
     metrics: dict[str, Any] = read_json(files.metrics)
     return float(metrics["last"][METRIC])
+
+
+def _check_same(files: "RunFolder", recipe: Recipe, benchmark: "Benchmark") -> None:
+    """Raises a ValueError if a finished run was trained with other settings or on other data."""
+    before = read_json_object(files.config, {"recipe": dict, "data": dict})
+    old, new = as_json(settings_as_saved(before.get("recipe") or {})), as_json(recipe.to_dict())
+    differ = [name for name in new if old.get(name) != new[name]] + ["data"] * (
+        before.get("data") != benchmark.identity
+    )
+    if differ:
+        raise ValueError(
+            f"{files.path} holds a run that was trained otherwise (it differs in: {', '.join(differ)}). Nothing was "
+            "changed. Give another --output, or delete the folder first"
+        )
 
 
 def best_rate(scores: Mapping[str, float]) -> float:
@@ -153,12 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("tune", DESCRIPTION)
     parser.add_argument("name", help="a recipe")
     add_data_arguments(parser)
-    parser.add_argument("--weights", help='what the backbone starts from: "imagenet" or a weights file')
     parser.add_argument("--seeds", type=positive, default=1, help="seeds of each run, of the recipe's (default: 1)")
     parser.add_argument("--output", type=pathlib.Path, help="folder of the runs (default: runs/NAME-tuning)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a field; see keras-dml reproduce"
-    )
+    add_override_arguments(parser)
     return parser
 
 

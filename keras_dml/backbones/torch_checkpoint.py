@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_dml.utils.files import check_regular
+from keras_dml.utils.keras_archive import most_unpacked
 
 _STORAGES: dict[str, Any] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -57,9 +58,6 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 MOST_PICKLE: Final = 3 * 2**20
 """A state dict takes some 200 bytes for each tensor; an object of one byte in a pickle takes 60 in memory."""
-SMALL: Final = 16 * 2**20
-MOST_RATIO: Final = 4
-"""Bytes of tensors for each byte of their file: weights hardly shrink, and few are shared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _read_zip(path: pathlib.Path) -> Any:
             content = _interpret(_Bounded(program))
         # Checked before reading: a small archive must not unpack into a large one.
         needed = {storage.key: storage.size * storage.dtype.itemsize for storage in _storages(content)}
-        if sum(needed.values()) > max(SMALL, MOST_RATIO * path.stat().st_size):
+        if sum(needed.values()) > most_unpacked(path.stat().st_size):
             raise ValueError(f"its tensors would unpack to {sum(needed.values())} bytes from {path.stat().st_size}")
         _check_size(content, sum(needed.values()))
         flat: dict[str, np.ndarray] = {}
@@ -249,7 +247,7 @@ def _shortened(text: object) -> str:
 def _check_size(content: Any, available: int) -> None:
     """Raises if the tensors would take far more memory than their storages: a shared one may be copied for each."""
     total = sum(math.prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in _tensors(content))
-    if total > max(SMALL, MOST_RATIO * available):
+    if total > most_unpacked(available):
         raise ValueError(f"its tensors take {total} bytes, and their storages {available}")
 
 

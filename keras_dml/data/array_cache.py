@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_dml.utils.files import written_aside
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,13 +38,6 @@ def _read(path: pathlib.Path) -> Arrays | None:
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(aside, path)
-    except OSError:
-        # Without a place for the cache the arrays are made again the next time.
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    # Without a place for the cache the arrays are made again the next time.
+    with contextlib.suppress(OSError), written_aside(path) as aside:
+        np.savez(aside, **arrays)  # type: ignore[arg-type]

@@ -35,6 +35,18 @@ class LoadOptions:
         return self.data_dir is None if self.download is None else self.download
 
 
+def warn_ignored(options: LoadOptions, what: str) -> None:
+    """Warns of options that say nothing to a benchmark that is always there and whole.
+
+    Args:
+        options: As they were given.
+        what: The benchmark and where it comes from, to begin the sentence with.
+    """
+    if options.data_dir is not None or options.subset:
+        ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"
+        warnings.warn(f"{what} and always whole: {ignored} is ignored", stacklevel=4)
+
+
 Loader: TypeAlias = Callable[[LoadOptions], Benchmark]
 Finish: TypeAlias = Callable[[Benchmark], Benchmark]
 

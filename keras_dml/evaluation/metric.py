@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from keras_dml.evaluation.neighbors import METRICS
-from keras_dml.typing import Tensor
+from keras_dml.typing import METRICS, Tensor
 from keras_dml.utils.suggestions import unknown_name
 
 # Room for a unit length that was computed in half precision.

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_dml.typing import Tensor
+from keras_dml.typing import METRICS, Tensor
 from keras_dml.utils.cores import available_cores
 from keras_dml.utils.requirements import uses_tensorflow
 
-METRICS = ("cosine", "euclidean")
 UNIT_ROUNDOFF = 2.0**-24
 # Queries sorted at a time by one thread: few enough for their scores to stay near the core.
 CHUNK_ROWS = 32

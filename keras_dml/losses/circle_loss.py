@@ -55,12 +55,11 @@ class CircleLoss(EmbeddingLoss):
         pull_weight = ops.relu(1.0 + self.margin - fixed)
         push = masked_logsumexp(self.gamma * push_weight * (scores - self.margin), batch.negatives)
         pull = masked_logsumexp(-self.gamma * pull_weight * (scores - 1.0 + self.margin), batch.positives)
-        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
         weighed = ops.logical_or(
             ops.logical_and(batch.positives, pull_weight > 0), ops.logical_and(batch.negatives, push_weight > 0)
         )
-        counted = ops.cast(ops.logical_and(weighed, valid[:, None]), "float32")
-        return LossOutput(masked_mean(ops.softplus(push + pull), valid), ops.sum(counted, axis=0))
+        counted = ops.cast(ops.logical_and(weighed, batch.valid[:, None]), "float32")
+        return LossOutput(masked_mean(ops.softplus(push + pull), batch.valid), ops.sum(counted, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "gamma": self.gamma}

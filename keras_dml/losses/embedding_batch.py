@@ -136,6 +136,11 @@ class EmbeddingBatch:
             return negatives
         return ops.logical_and(negatives, self.key_ids[None, :] >= 0)
 
+    @functools.cached_property
+    def valid(self) -> Tensor:
+        """`(n,)` boolean: the query has a positive and a negative."""
+        return ops.logical_and(ops.any(self.positives, axis=1), ops.any(self.negatives, axis=1))
+
 
 def _cast(values: Tensor, dtype: str) -> Tensor:
     return values if keras.backend.standardize_dtype(values.dtype) == dtype else ops.cast(values, dtype)

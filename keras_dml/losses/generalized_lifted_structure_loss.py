@@ -59,14 +59,13 @@ class GeneralizedLiftedStructureLoss(EmbeddingLoss):
 
     def compute_loss(self, batch: EmbeddingBatch) -> LossOutput:
         distances = safe_sqrt(squared_distances(batch.embeddings, batch.keys))
-        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
         pull = masked_logsumexp(distances, batch.positives, weight=self.positive_weight)
         push = masked_logsumexp(self.margin - distances, batch.negatives, weight=self.negative_weight)
-        terms = ops.relu(ops.where(valid, pull + push, 0.0))
-        norm = ops.where(ops.any(valid), ops.mean(row_norms(batch.embeddings)), 0.0)
+        terms = ops.relu(ops.where(batch.valid, pull + push, 0.0))
+        norm = ops.where(ops.any(batch.valid), ops.mean(row_norms(batch.embeddings)), 0.0)
         pairs = ops.logical_and(ops.logical_or(batch.positives, batch.negatives), (terms > 0)[:, None])
         key_counts = ops.sum(ops.cast(pairs, "float32"), axis=0)
-        return LossOutput(masked_mean(terms, valid) + self.norm_weight * norm, key_counts)
+        return LossOutput(masked_mean(terms, batch.valid) + self.norm_weight * norm, key_counts)
 
     def get_config(self) -> dict[str, Any]:
         return {

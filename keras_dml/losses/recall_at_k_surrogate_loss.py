@@ -76,9 +76,8 @@ class RecallAtKSurrogateLoss(EmbeddingLoss):
         for k, temperature in zip(self.ks, self.recall_temperatures or self.ks, strict=True):
             found = ops.sum(ops.where(batch.positives, ops.sigmoid((k - ranks) / temperature), 0.0), axis=1)
             recall = recall + ops.minimum(found, k) / ops.minimum(count, k)
-        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
-        counted = ops.cast(ops.logical_and(others, valid[:, None]), "float32")
-        return LossOutput(masked_mean(1.0 - recall / len(self.ks), valid), ops.sum(counted, axis=0))
+        counted = ops.cast(ops.logical_and(others, batch.valid[:, None]), "float32")
+        return LossOutput(masked_mean(1.0 - recall / len(self.ks), batch.valid), ops.sum(counted, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {

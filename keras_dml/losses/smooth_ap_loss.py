@@ -62,9 +62,9 @@ class SmoothAPLoss(EmbeddingLoss):
             )
             count = count + 1.0
         precisions = ops.sum(ops.where(batch.positives, among_positives / among_all, 0.0), axis=1) + first
-        valid = ops.logical_and(ops.any(batch.positives, axis=1), ops.any(batch.negatives, axis=1))
-        counted = ops.cast(ops.logical_and(others, valid[:, None]), "float32")
-        return LossOutput(masked_mean(1.0 - precisions / ops.maximum(count, 1.0), valid), ops.sum(counted, axis=0))
+        counted = ops.cast(ops.logical_and(others, batch.valid[:, None]), "float32")
+        average = precisions / ops.maximum(count, 1.0)
+        return LossOutput(masked_mean(1.0 - average, batch.valid), ops.sum(counted, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature, "count_query": self.count_query}

@@ -12,8 +12,12 @@ from typing import Any, Final
 MOST_CONFIG: Final = 32 * 2**20
 SMALL: Final = 16 * 2**20
 MOST_RATIO: Final = 4
-"""Bytes of weights for each byte of their file: weights hardly shrink when they are compressed."""
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+
+
+def most_unpacked(size: int) -> int:
+    """Bytes that the weights in a file of `size` bytes may take: weights hardly shrink when they are compressed."""
+    return max(SMALL, MOST_RATIO * size)
 
 
 def check_keras_archive(path: pathlib.Path) -> None:
@@ -31,7 +35,7 @@ def check_keras_archive(path: pathlib.Path) -> None:
             if missing:
                 raise ValueError(f"{path} is no model that Keras saved as .keras: it lacks {', '.join(missing)}")
             total = sum(info.file_size for info in archive.infolist())
-            if members[_CONFIG].file_size > MOST_CONFIG or total > max(SMALL, MOST_RATIO * size):
+            if members[_CONFIG].file_size > MOST_CONFIG or total > most_unpacked(size):
                 raise ValueError(
                     f"{path} unpacks to {total} bytes from {size}, far more than models that Keras saves; it is not "
                     "read. Save the model again"
@@ -82,7 +86,7 @@ def check_weights(path: pathlib.Path, file: Any, size: int) -> None:
         raise ValueError(
             f"{path} holds no readable weights (HDF5): {error}. Copy it again, or save it again"
         ) from error
-    if total > max(SMALL, MOST_RATIO * size):
+    if total > most_unpacked(size):
         raise ValueError(
             f"{path}: its weights would unpack to {total} bytes from {size}, far more than weights do; they are not "
             "read. Save the model again"

@@ -38,7 +38,7 @@ def margin(pairs, weights):
     return total / active if active else 0.0
 
 
-def n_pair(pairs, weights):
+def n_pair(pairs, weights, negative=1):
     terms = []
     for i in pairs.valid:
         assert len(pairs.positives[i]) == 1, "the positive is drawn: give the reference no choice"
@@ -46,24 +46,24 @@ def n_pair(pairs, weights):
         total = 1.0
         pairs.usage[pairs.positives[i][0]] += 1
         for n in pairs.negatives[i]:
-            total += math.exp(dot(a, [v / 4 for v in pairs.keys[n]]) - dot(a, p))
+            total += negative * math.exp(dot(a, [v / 4 for v in pairs.keys[n]]) - dot(a, p))
             pairs.usage[n] += 1
         terms.append(math.log(total))
     return mean(terms) + (0.005 * mean(norm(a) / 4 for a in pairs.x) if terms else 0.0)
 
 
-def generalized_lifted_structure(pairs, weights):
+def generalized_lifted_structure(pairs, weights, positive=1, negative=1):
     terms = []
     for i in pairs.valid:
-        pull = math.log(sum(math.exp(distance(pairs.x[i], pairs.keys[p])) for p in pairs.positives[i]))
-        push = math.log(sum(math.exp(1.0 - distance(pairs.x[i], pairs.keys[n])) for n in pairs.negatives[i]))
-        terms.append(max(pull + push, 0.0))
+        pull = sum(math.exp(distance(pairs.x[i], pairs.keys[p])) for p in positive * pairs.positives[i])
+        push = sum(math.exp(1.0 - distance(pairs.x[i], pairs.keys[n])) for n in negative * pairs.negatives[i])
+        terms.append(max(math.log(pull) + math.log(push), 0.0))
         if terms[-1] > 0:
             pairs.usage[pairs.positives[i] + pairs.negatives[i]] += 1
     return mean(terms) + (0.005 * mean(norm(a) for a in pairs.x) if terms else 0.0)
 
 
-def multi_similarity(pairs, weights):
+def multi_similarity(pairs, weights, positive=1, negative=1):
     terms = []
     for i in pairs.valid:
         scores = [dot(pairs.x[i], key) for key in pairs.keys]
@@ -71,23 +71,22 @@ def multi_similarity(pairs, weights):
         negatives = [n for n in pairs.negatives[i] if scores[n] + 0.1 > min(scores[p] for p in pairs.positives[i])]
         if not positives or not negatives:
             continue
-        pull = math.log(1 + sum(math.exp(-2.0 * (scores[p] - 0.5)) for p in positives)) / 2.0
-        push = math.log(1 + sum(math.exp(40.0 * (scores[n] - 0.5)) for n in negatives)) / 40.0
+        pull = math.log(1 + sum(math.exp(-2.0 * (scores[p] - 0.5)) for p in positive * positives)) / 2.0
+        push = math.log(1 + sum(math.exp(40.0 * (scores[n] - 0.5)) for n in negative * negatives)) / 40.0
         terms.append(pull + push)
         pairs.usage[positives + negatives] += 1
     return mean(terms)
 
 
-def sup_con(pairs, weights):
+def sup_con(pairs, weights, positive=1, negative=1):
     terms = []
     for i in range(len(pairs.x)):
         if not pairs.positives[i]:
             continue
-        others = pairs.positives[i] + pairs.negatives[i]
         scores = [dot(pairs.x[i], key) / 0.1 for key in pairs.keys]
-        total = sum(math.exp(scores[k]) for k in others)
+        total = sum(math.exp(scores[k]) for k in positive * pairs.positives[i] + negative * pairs.negatives[i])
         terms.append(-mean(math.log(math.exp(scores[p]) / total) for p in pairs.positives[i]))
-        pairs.usage[others] += 1
+        pairs.usage[pairs.positives[i] + pairs.negatives[i]] += 1
     return mean(terms)
 
 
@@ -111,15 +110,15 @@ def proxy_nca(pairs, weights):
     return cross_entropy(logits, pairs.labels)
 
 
-def proxy_anchor(pairs, weights):
+def proxy_anchor(pairs, weights, positive=1, negative=1):
     cosines = cosines_with_proxies(pairs, weights)
     pull, push = [], []
     for c in range(len(weights["proxies"])):
         own = [row[c] for row, y in zip(cosines, pairs.labels, strict=True) if y == c]
         other = [row[c] for row, y in zip(cosines, pairs.labels, strict=True) if y != c]
         if own:
-            pull.append(math.log(1 + sum(math.exp(-32 * (s - 0.1)) for s in own)))
-        push.append(math.log(1 + sum(math.exp(32 * (s + 0.1)) for s in other)))
+            pull.append(math.log(1 + sum(math.exp(-32 * (s - 0.1)) for s in positive * own)))
+        push.append(math.log(1 + sum(math.exp(32 * (s + 0.1)) for s in negative * other)))
     return mean(pull) + mean(push)
 
 

@@ -1,5 +1,6 @@
 """What stands beside the arms: controls of DAS, and rivals that need no training; and how rates are found."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from keras_dml.data import load
 from keras_dml.utils.files import read_json
 from zoo import controls, recipes, reproduce, rivals, tune
+from zoo.held_out import held_out, held_out_fold
 from zoo.record import changed_settings
 
 SMALL = ["--epochs", "1", "--set", "lr_milestones=()", "--set", "backbone_options.widths=(4,)"]
@@ -92,8 +94,8 @@ def test_tune_brackets_the_best_rate(tmp_path, monkeypatch, capsys):
     assert "--set arms.baseline.learning_rate=" in capsys.readouterr().out
 
 
-def test_tune_looks_at_training_classes_only(tmp_path):
-    benchmark = tune.held_out(load("digits"))
+def test_tune_looks_at_training_classes_only(tmp_path, capsys):
+    benchmark = held_out(load("digits"))
     assert benchmark.train.class_names == ("0", "1", "2")
     assert benchmark.test.class_names == ("3", "4")
     arguments = ["digits", *SMALL[2:], "--set", "epochs=1", "--set", "classes_per_batch=3", "--output", str(tmp_path)]
@@ -104,3 +106,18 @@ def test_tune_looks_at_training_classes_only(tmp_path):
     assert len(before) >= 6
     assert tune.main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/metrics.json")}
+    # What is there is not taken for what was asked for.
+    capsys.readouterr()
+    assert tune.main([*arguments, "--set", "l2_decay=0.1"]) != 0
+    message = capsys.readouterr().err
+    assert str(tmp_path / "baseline") in message
+    assert "differs in: l2_decay" in message
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/metrics.json")}
+
+
+def test_a_choice_on_held_out_classes_takes_four_of_them():
+    digits = load("digits")
+    few = dataclasses.replace(digits, train=digits.train.subset(np.flatnonzero(digits.train.labels < 3)))
+    assert held_out_fold(few.train) is None
+    with pytest.raises(ValueError, match=r"digits has 3 training classes.*at least 4"):
+        held_out(few)

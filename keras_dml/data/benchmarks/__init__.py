@@ -1,1 +1,2 @@
-"""One loader a file; each registers the names it is loaded by; `revisited` has a loader of its own."""
+"""One loader a file; each registers the names it is loaded by; `revisited` and `uned` have
+loaders of their own."""

@@ -1,11 +1,9 @@
 """Handwritten digits that ship with scikit-learn: real scans, no download."""
 
-import warnings
-
 import numpy as np
 
 from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.loading import LoadOptions, register_benchmark
+from keras_dml.data.loading import LoadOptions, register_benchmark, warn_ignored
 from keras_dml.data.split import Split
 
 IMAGES = 1797
@@ -18,9 +16,7 @@ def load_digits(options: LoadOptions) -> Benchmark:
     Args:
         options: Ignored, with a warning where they are set.
     """
-    if options.data_dir is not None or options.subset:
-        ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"
-        warnings.warn(f"digits is part of scikit-learn and always whole: {ignored} is ignored", stacklevel=3)
+    warn_ignored(options, "digits is part of scikit-learn")
     from sklearn.datasets import load_digits as bundled
 
     data = bundled()

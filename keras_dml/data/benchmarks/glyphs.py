@@ -3,14 +3,13 @@
 import hashlib
 import pathlib
 import unicodedata
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_dml.data.array_cache import Arrays, cached
 from keras_dml.data.benchmark import Benchmark
-from keras_dml.data.loading import LoadOptions, register_benchmark
+from keras_dml.data.loading import LoadOptions, register_benchmark, warn_ignored
 from keras_dml.data.split import Split
 from keras_dml.utils.files import sha256
 
@@ -66,9 +65,7 @@ def load_glyphs(options: LoadOptions) -> Benchmark:
     Args:
         options: Ignored, with a warning where they are set.
     """
-    if options.data_dir is not None or options.subset:
-        ignored = "subset" if options.data_dir is None else f"the data folder {options.data_dir}"
-        warnings.warn(f"glyphs is made from fonts and always whole: {ignored} is ignored", stacklevel=3)
+    warn_ignored(options, "glyphs is made from fonts")
     files = _font_files()
     fonts = {path.name: sha256(path) for path in files}
     made = cached(f"glyphs/{_key(fonts)}.npz", lambda: _make(files))

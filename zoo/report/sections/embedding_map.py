@@ -59,11 +59,8 @@ def map_section(evaluated: EvaluatedRun, projection: str) -> MapSection | None:
     """
     labels = evaluated.result.labels
     rows = np.sort(evaluated.random().permutation(len(labels))[:MAP_POINTS])
-    vectors = np.asarray(evaluated.queries.vectors[rows], np.float32)
-    if evaluated.result.metric == "cosine":
-        # Neighbors on the map are then those of the ranking.
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    places, method = project(vectors, projection, evaluated.seed)
+    vectors = evaluated.queries.vectors[rows]
+    places, method = project(vectors, evaluated.result.metric, projection, evaluated.seed)
     if places is None:
         return None
     low, high = places.min(axis=0), places.max(axis=0)
