@@ -57,8 +57,10 @@ class Set:
 def conv(shape: tuple[int, ...]) -> Any:
     """The network of the recipe `glyphs`."""
     from keras_dml import backbones
+    from zoo.recipes import get
 
-    return backbones.build("small_conv", embedding_dim=64, input_shape=shape, options={"widths": (8, 32, 64)})
+    recipe = get("glyphs")
+    return backbones.build(recipe.backbone, recipe.embedding_dim, input_shape=shape, options=recipe.backbone_options)
 
 
 def mlp(shape: tuple[int, ...]) -> Any:
@@ -116,6 +118,7 @@ class Arm:
         weight: What both sums of the loss are multiplied by.
         layer: The augmentation, one of `LAYERS`.
         keys: What produced rows may be to other images: "both", "negatives" or "positives".
+        produced: T over the training, one number for each equal part of it; empty leaves it as it is.
     """
 
     title: str
@@ -124,6 +127,7 @@ class Arm:
     weight: float | None = None
     layer: str = "das"
     keys: str = "both"
+    produced: tuple[int, ...] = ()
 
 
 ARMS = {
@@ -137,6 +141,7 @@ ARMS = {
     "negatives": Arm("such rows, as negatives only", WIDE, keys="negatives"),
     "positives": Arm("such rows, as positives only", WIDE, keys="positives"),
     "foreign": Arm("shifts of .5 from other classes", {**OURS, "shift_scale": 0.5}, layer="foreign"),
+    "annealed": Arm("such rows, T = 3, 1, 0 over the training", WIDE, produced=(3, 1, 0)),
     "hard": Arm("the hardest 3 of 12 such rows", {**WIDE, "num_produced": 12}, layer="hard"),
 }
 COLORS = {"das": "#d1242f", "copies": "#57606a", "weight": "#57606a"}
@@ -147,7 +152,6 @@ WEIGHTED = ("multi_similarity", "proxy_anchor")
 
 def layers() -> dict[str, Any]:
     """Augmentations by name: DAS, and what may be better."""
-    import keras
     from keras import ops
 
     from keras_dml.layers import DASAugmentation
@@ -173,7 +177,6 @@ def layers() -> dict[str, Any]:
             union, _ = super().call(embeddings, labels, training=training)
             return union, ops.tile(labels, (1 + self.num_produced // 4,)) if training else labels
 
-    del keras
     return {"das": DASAugmentation, "foreign": Foreign, "hard": Hard}
 
 
@@ -259,6 +262,7 @@ def load(name: str, options: argparse.Namespace) -> Data:
 def make(name: str, options: argparse.Namespace) -> dict[str, np.ndarray]:
     """The arrays of `Data` by name."""
     from keras_dml import backbones, data
+    from zoo.recipes import get
 
     benchmark = data.load(name, options.data_dir, subset=name == "cars196")
     if name == "cars196":
@@ -269,7 +273,7 @@ def make(name: str, options: argparse.Namespace) -> dict[str, np.ndarray]:
         )
     else:
         inputs = data.ImagePreprocessing(28, 28, 1)
-        augment = data.RandomAffine(28, 1, degrees=8.0, stretch=0.1, shift=0.06)
+        augment = data.RandomAffine(28, 1, **get("glyphs").augment_args)
         encoder = None
 
     def images(batches: Any) -> np.ndarray:
@@ -295,7 +299,7 @@ def make(name: str, options: argparse.Namespace) -> dict[str, np.ndarray]:
 
 
 def train(
-    pool: Images, checked: Images, task: Set, build: Callable[..., Any], rate: float, seed: int
+    pool: Images, checked: Images, task: Set, build: Callable[..., Any], arm: Arm, rate: float, seed: int
 ) -> dict[str, float]:
     """Trains one encoder; what it reaches on `checked`, of other classes."""
     import keras
@@ -309,7 +313,7 @@ def train(
     classes, labels = np.unique(pool.labels, return_inverse=True)
     encoder = task.encoder(pool.values.shape[1:])
     schedule = keras.optimizers.schedules.CosineDecay(rate, task.steps)
-    model = build(encoder, num_classes=len(classes), rate=schedule, seed=seed)
+    model = build(encoder, arm=arm, num_classes=len(classes), rate=schedule, seed=seed)
     rows = batches_of(labels, task, seed)
     size = rows.shape[1]
 
@@ -319,7 +323,16 @@ def train(
 
     values, targets = tf.constant(pool.values), tf.constant(labels.astype(np.int32))
     batches = tf.data.Dataset.from_tensor_slices(rows).map(gather).prefetch(2)
-    model.fit(batches, epochs=1, verbose=0)
+    parts = arm.produced or (None,)
+    for part, produced in enumerate(parts):
+        if produced == 0:
+            model.augmentation = None
+        elif produced is not None:
+            model.augmentation.num_produced = produced
+        # What was traced has the T of before.
+        model.make_train_function(force=True)
+        first, last = (task.steps * place // len(parts) for place in (part, part + 1))
+        model.fit(batches.skip(first).take(last - first), epochs=1, verbose=0)
     embeddings = np.concatenate(
         [
             encoder(checked.values[start : start + 2048].astype(np.float32), training=False).numpy()
@@ -367,8 +380,8 @@ class Runs:
             if not self.splits:
                 raise KeyError(f"{self.path} lacks a run: {key}")
             start = time.perf_counter()
-            build = functools.partial(build_model, loss=loss, settings=settings, arm=ARMS[arm])
-            self.found[key] = train(*self.splits[part], SETS[self.name], build, rate, seed)
+            build = functools.partial(build_model, loss=loss, settings=settings)
+            self.found[key] = train(*self.splits[part], SETS[self.name], build, ARMS[arm], rate, seed)
             aside = self.path.with_name(f"partial-{self.path.name}")
             aside.write_text(json.dumps(self.found, indent=0))
             os.replace(aside, self.path)
