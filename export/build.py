@@ -1,12 +1,15 @@
 """`keras-dml build RUN --gallery DATA`: a trained run and a gallery become a searchable, servable model."""
 
 import argparse
-import contextlib
 import dataclasses
+import contextlib
 import datetime
+import errno
+import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from export.build_options import BuildOptions
 from export.deprecated import old_build_arguments
 from export.embedding import cache_key, embed_split, remove_cache
 from export.encoder_files import save_encoder
-from export.gallery import Gallery, read_npz
+from export.gallery import Gallery, check_column, check_ids, read_npz
 from export.index.built_index import BuiltIndex, build_index, normalized
 from export.index.engine import EXACT, current_kind, engine_named, engines, kinds
 from export.index.spec import AUTO, DEFAULT_RECALL, METRICS, IndexSpec
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
     from keras_dml import ImageEncoder
     from keras_dml.data import ImagePreprocessing, Split
     from zoo.runs import SavedRun
+
+
+# What the C library says where a file cannot grow: in the midst of the texts of TensorFlow's and HDF5's errors.
+DISK_ERRORS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO))
 
 
 @old_build_arguments
@@ -82,6 +89,11 @@ def build_model(
     """
     directory = pathlib.Path(directory)
     index, options = index or IndexSpec(), options or BuildOptions()
+    if not len(gallery) and not options.allow_empty:
+        raise ValueError(
+            "The gallery has no items: a search would find nothing. Name a folder or file that has some, or allow it "
+            "(--allow-empty, BuildOptions(allow_empty=True))"
+        )
     image_encoder = _image_encoder(encoder, preprocessing)
     if image_encoder is not None and options.pair_scorer is not None:
         # What re-ranks is what is saved with the encoder.
@@ -89,6 +101,9 @@ def build_model(
     split: Split | None = None
     if not isinstance(gallery, Gallery):
         split = gallery
+        # Before the hours that embedding may take.
+        check_ids(split.ids, len(split))
+        check_column("label", np.array([*split.class_names, ""], dtype=object)[:-1], len(split.class_names))
         if embeddings is None:
             if image_encoder is None:
                 raise ValueError("A gallery of images needs an `encoder`, or its `embeddings`")
@@ -99,12 +114,28 @@ def build_model(
             f"The gallery's embeddings have {gallery.dim} dimensions, the encoder makes "
             f"{image_encoder.embedding_dim}. Embed the gallery with this encoder"
         )
-    with versions.partial_version(directory) as folder:
+    with versions.partial_version(directory) as folder, disk_errors(directory):
         if split is not None and options.thumbnails:
             Thumbnails.write(split, folder / GALLERY, progress)
         if options.pictures is not None:
             options.pictures(folder / GALLERY)
         return _write_version(directory, folder, gallery, image_encoder, index, options, progress)
+
+
+@contextlib.contextmanager
+def disk_errors(directory: pathlib.Path) -> Iterator[None]:
+    """A context in which what TensorFlow and HDF5 cannot write is an OSError of one line, as Python's own are."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError, OSError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        full = next((line for line in lines if any(text in line for text in DISK_ERRORS)), None)
+        if full is None:
+            raise
+        reason = next(text for text in DISK_ERRORS if text in full)
+        raise OSError(f"{directory} cannot be written: {reason}. Make room, and give the same command again") from error
 
 
 def _image_encoder(
@@ -141,7 +172,7 @@ def _write_version(
     save_encoder(image_encoder, options.pair_scorer, gallery.dim, folder)
     progress.message("measuring the saved model")
     content = {
-        "name": directory.absolute().name,
+        "name": options.name or directory.absolute().name,
         "version": 0,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "source": dict(options.source or {}),
@@ -160,11 +191,14 @@ def _write_version(
         "latency": None if not len(gallery) else _latency(folder, gallery),
     }
     while True:
-        number = versions.next_version(directory)
+        number = versions.next_version(directory) if options.number is None else options.number
         manifest.write(folder, {**content, "version": number}, index.engine.libraries)
-        with contextlib.suppress(FileExistsError):
+        try:
             version = versions.publish(folder, directory, number)
             break
+        except FileExistsError:
+            if options.number is not None:
+                raise
     if options.keep is not None:
         versions.prune(directory, options.keep)
     progress.message(f"wrote {version}")
@@ -323,6 +357,7 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size", type=positive, default=64, metavar="N", help="images per forward pass (default 64)"
     )
     result.add_argument("--keep", type=positive, metavar="N", help="delete older versions but for the newest N")
+    result.add_argument("--allow-empty", action="store_true", help="accept a gallery without items")
     result.add_argument("--no-thumbnails", action="store_true", help="store no pictures for the search page")
     result.add_argument(
         "--skip-unreadable", action=OldFlag, dest="bad_images", instead="--bad-images skip", value="skip"
@@ -360,7 +395,8 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         raise WrongCallError(f"--rerank needs a run with a PDDM unit, and {run.folder} holds no pair_scorer.keras")
     cache = None
     if not isinstance(data, Gallery):
-        cache = directory / f".embedding-{cache_key(run.files.encoder, image_encoder.preprocessing, data)}"
+        key = cache_key(run.files.encoder, image_encoder.preprocessing, data)
+        cache = directory / f"{versions.CACHE_PREFIX}{key}"
     options = BuildOptions(
         default_k=arguments.k,
         keep=arguments.keep,
@@ -371,12 +407,14 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         source={**_source(run), "gallery": arguments.gallery},
         cache=cache,
         batch_size=arguments.batch_size,
+        allow_empty=arguments.allow_empty,
     )
     version = build_model(
         directory, data, image_encoder, index=index_spec(arguments), options=options, progress=progress
     )
     if cache is not None:
         remove_cache(cache)
+    versions.remove_caches(directory)
     return version
 
 

@@ -26,6 +26,10 @@ class BuildOptions:
         source: What the manifest says about the origin, JSON-able; nothing by default.
         cache: Folder for shards of embeddings, for a build that can be resumed.
         batch_size: Images per forward pass while embedding.
+        name: The model's name; that of the model directory by default.
+        number: The number of the new version, for who must not overwrite what others publish in the meantime: where it
+            is taken by then, FileExistsError. The next free one by default.
+        allow_empty: Whether a gallery without items is accepted.
 
     Raises:
         ValueError: A number below 1.
@@ -41,6 +45,9 @@ class BuildOptions:
     source: Mapping[str, Any] | None = None
     cache: pathlib.Path | None = None
     batch_size: int = 64
+    name: str | None = None
+    number: int | None = None
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         for name in ("default_k", "shortlist", "batch_size"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_dml.utils.files import sha256
+from export.versions import OWNER_FILE
+from keras_dml.utils.files import process_mark, sha256, written_aside
 from keras_dml.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from keras_dml.data import ImagePreprocessing, Split
 
 SHARD_IMAGES = 2048
-DECODING = b"oriented"
+DECODING = b"oriented, all formats"
 """Changes when the same file is decoded to other pixels: embeddings that were cached before are made anew."""
 
 
@@ -51,6 +53,7 @@ def embed_split(
     embeddings: np.ndarray = np.zeros((total, dim), np.float32)
     done = 0
     cache.mkdir(parents=True, exist_ok=True)
+    (cache / OWNER_FILE).write_text(process_mark(), encoding="utf-8")
     while done < total and (shard := _read_shard(cache, done, dim)) is not None:
         embeddings[done : done + len(shard)] = shard
         done += len(shard)
@@ -88,15 +91,20 @@ def remove_cache(cache: pathlib.Path) -> None:
 
 
 def _read_shard(cache: pathlib.Path, start: int, dim: int) -> np.ndarray | None:
-    path = cache / f"{start:09d}.npy"
-    if not path.is_file():
-        return None
-    shard = np.load(path, allow_pickle=False)
-    return shard if shard.ndim == 2 and shard.shape[1] == dim and len(shard) else None
+    """The shard that begins at image `start`; None where it is missing or is not what was written."""
+    for path in sorted(cache.glob(f"{start:09d}-*.npy")):
+        content = path.read_bytes()
+        if path.stem.partition("-")[2] != hashlib.sha256(content).hexdigest():
+            continue
+        shard = np.load(io.BytesIO(content), allow_pickle=False)
+        if shard.ndim == 2 and shard.shape[1] == dim and len(shard):
+            return shard
+    return None
 
 
 def _write_shard(cache: pathlib.Path, start: int, values: np.ndarray) -> None:
-    partial = cache / "partial.npy"
-    np.save(partial, values)
-    # A shard is there whole or not at all.
-    os.replace(partial, cache / f"{start:09d}.npy")
+    stream = io.BytesIO()
+    np.save(stream, values)
+    content = stream.getvalue()
+    with written_aside(cache / f"{start:09d}-{hashlib.sha256(content).hexdigest()}.npy") as aside:
+        aside.write_bytes(content)

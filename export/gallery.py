@@ -123,8 +123,17 @@ def check_ids(ids: Any, count: int) -> tuple[str, ...]:
             raise ValueError(f"Ids must be non-empty strings. Received: {name!r}")
         if name in seen:
             raise ValueError(f"Ids must be unique. Received twice: {name!r}")
+        check_text("An id", name)
         seen.add(name)
     return tuple(str(name) for name in ids)
+
+
+def check_text(what: str, text: str) -> None:
+    """Raises a ValueError where a text has no UTF-8 form, as names of files with other bytes have none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} must be text that UTF-8 can write. Rename it. Received: {text!r}") from None
 
 
 def check_column(name: str, values: Any, count: int) -> np.ndarray:
@@ -142,6 +151,8 @@ def check_column(name: str, values: Any, count: int) -> np.ndarray:
         wrong = [text for text in texts if not isinstance(text, str)]
         if wrong:
             raise ValueError(f"Metadata column {name!r} mixes strings with other values. Received: {wrong[0]!r}")
+        for text in texts:
+            check_text(f"Metadata column {name!r}", text)
         column = np.empty(count, dtype=object)
         column[:] = texts
         return column

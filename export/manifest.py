@@ -1,5 +1,6 @@
 """manifest.json: what a version is, where it came from and the checksum of every file."""
 
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -14,6 +15,7 @@ FORMAT = 2
 READABLE = (1, 2)
 NAME = "manifest.json"
 LIBRARIES = ("tensorflow", "keras", "numpy")
+CHECKSUM = "sha256"
 
 
 def write(folder: pathlib.Path, content: dict[str, Any], libraries: Iterable[str] = ()) -> None:
@@ -26,6 +28,7 @@ def write(folder: pathlib.Path, content: dict[str, Any], libraries: Iterable[str
     """
     versions = library_versions((*LIBRARIES, *libraries))
     manifest = {"format": FORMAT, **content, "libraries": versions, "files": checksums(folder)}
+    manifest[CHECKSUM] = _checksum(manifest)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -37,6 +40,11 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     if manifest.get("format") not in READABLE:
         raise ValueError(
             f"{path}: this release reads manifests of format 1 and 2. Received: format {manifest.get('format')!r}"
+        )
+    # Versions of earlier releases have none.
+    if CHECKSUM in manifest and manifest[CHECKSUM] != _checksum(manifest):
+        raise ValueError(
+            f"{path} is damaged: it differs from its checksum. Copy the version again, or build it again"
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
@@ -61,6 +69,12 @@ def verify(folder: pathlib.Path, manifest: dict[str, Any], checksum: bool) -> No
             raise ValueError(
                 f"{folder}: the file {name} differs from the manifest. Copy the version again, or build it again"
             )
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    """Of everything in a manifest but the checksum itself."""
+    rest = {key: value for key, value in manifest.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def checksums(folder: pathlib.Path) -> dict[str, dict[str, Any]]:

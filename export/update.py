@@ -46,6 +46,8 @@ def update_model(
     keep: int | None = None,
     recall: float | None = None,
     batch_size: int = 64,
+    allow_empty: bool = False,
+    verify: bool = True,
     progress: Progress = SILENT,
 ) -> pathlib.Path:
     """Writes the next version of a model, with items removed and then items added at the end.
@@ -61,6 +63,8 @@ def update_model(
         keep: Older versions are deleted but for the newest `keep`.
         recall: Recall at 10 to reach; that of the last version by default.
         batch_size: Images per forward pass while embedding.
+        allow_empty: Whether nothing may be left.
+        verify: Whether every file of the base is compared with its checksum first.
         progress: Is told what happens, and how far the stage "embedding" is.
 
     Returns:
@@ -70,11 +74,43 @@ def update_model(
         ValueError: An id to remove is unknown, or added items do not fit the gallery's width or columns.
     """
     directory = pathlib.Path(directory)
-    base = versions.resolve(directory)
-    if base == directory:
+    if versions.resolve(directory) == directory:
         raise ValueError(f"`directory` must be a model directory with versions in it. Received a version: {directory}")
+    while True:
+        # Before the base is looked at: whoever publishes from here on takes this number.
+        number = versions.next_version(directory)
+        try:
+            version = _update(
+                directory, number, add, remove, replace, keep, recall, batch_size, allow_empty, verify, progress
+            )
+        except FileExistsError:
+            progress.message("another version was published in the meantime: updating that one")
+            continue
+        versions.remove_caches(directory)
+        return version
+
+
+def _update(
+    directory: pathlib.Path,
+    number: int,
+    add: "Sequence[Gallery | Split]",
+    remove: Sequence[str],
+    replace: bool,
+    keep: int | None,
+    recall: float | None,
+    batch_size: int,
+    allow_empty: bool,
+    verify: bool,
+    progress: Progress,
+) -> pathlib.Path:
+    """`update_model`, once.
+
+    Raises:
+        FileExistsError: Version `number` is there by now: the base is no longer the newest.
+    """
+    base = versions.resolve(directory)
     content = manifest.read(base)
-    manifest.verify(base, content, checksum=False)
+    manifest.verify(base, content, checksum=verify)
     gallery = Gallery.open(base / GALLERY)
     position = {name: row for row, name in enumerate(gallery.ids)}
     unknown = [name for name in remove if name not in position]
@@ -107,7 +143,7 @@ def update_model(
                 raise ValueError("This model was built without an encoder: add embeddings (.npz), not images")
             split = data.subset(chosen)
             key = cache_key(base / ENCODER_FILE, image_encoder.preprocessing, split)
-            cache = directory / f".embedding-{key}"
+            cache = directory / f"{versions.CACHE_PREFIX}{key}"
             caches.append(cache)
             part = gallery_of(split, embed_split(image_encoder, split, cache, batch_size, progress))
             pictures.append((split, np.arange(len(split))))
@@ -148,6 +184,9 @@ def update_model(
         shortlist=reranking["shortlist"] if reranking else 100,
         pictures=write_pictures,
         source={**content["source"], "updated_from": content["version"]},
+        name=content["name"],
+        number=number,
+        allow_empty=allow_empty,
     )
     index = IndexSpec.from_manifest(content["index"], recall)
     version = build_model(directory, merged, image_encoder, index=index, options=options, progress=progress)
@@ -182,6 +221,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--remove", nargs="+", default=[], metavar="ID", help="ids to remove")
     result.add_argument("--remove-file", metavar="FILE", help="text file with ids to remove, one a line")
     result.add_argument("--replace", action="store_true", help="re-embed added items whose id is already there")
+    result.add_argument("--allow-empty", action="store_true", help="accept that no item is left")
+    result.add_argument(
+        "--no-verify", action="store_true", help="compare sizes, not checksums, of the files of the version before"
+    )
     result.add_argument("--keep", type=positive, metavar="N", help="delete older versions but for the newest N")
     result.add_argument(
         "--recall", type=float, metavar="R", help="recall at 10 to reach (default as in the last build)"
@@ -220,6 +263,8 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         keep=arguments.keep,
         recall=arguments.recall,
         batch_size=arguments.batch_size,
+        allow_empty=arguments.allow_empty,
+        verify=not arguments.no_verify,
         progress=progress,
     )
 

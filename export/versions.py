@@ -2,14 +2,14 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 
-from keras_dml.utils.files import flush
+from keras_dml.utils.files import flush, is_left_over, process_mark, written_aside
 
 # Folders in a version: the exact twin, and what the gallery holds.
 EXACT = "exact"
@@ -17,8 +17,12 @@ GALLERY = "gallery"
 # The twin's folder in versions with a manifest of format 1.
 OLD_EXACT = "brute_force"
 PARTIAL_PREFIX = ".writing-"
-# A build that takes longer than this is taken for dead.
-STALE_SECONDS = 2 * 24 * 3600
+# Folders with the shards of embeddings, for builds that go on where they stopped.
+CACHE_PREFIX = ".embedding-"
+OWNER_FILE = "owner"
+# The highest number that was ever given here: one that was deleted does not come back as another version.
+NEWEST_FILE = ".newest"
+LOCK_FILE = ".lock"
 
 
 def versions(directory: str | os.PathLike[str]) -> list[int]:
@@ -60,9 +64,9 @@ def partial_version(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     for old in directory.glob(f"{PARTIAL_PREFIX}*"):
         # Another build may be removing it at this moment; what stays is left to the next build.
         with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+            if is_left_over(old.name.removeprefix(PARTIAL_PREFIX).rpartition("-")[0], old):
                 shutil.rmtree(old)
-    folder = directory / f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:12]}"
+    folder = directory / f"{PARTIAL_PREFIX}{process_mark()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
     try:
         yield folder
@@ -71,17 +75,45 @@ def partial_version(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_caches(directory: pathlib.Path, but: pathlib.Path | None = None) -> None:
+    """Deletes the shards that builds which were killed have left, those in `but` excepted."""
+    for cache in directory.glob(f"{CACHE_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            owner = cache / OWNER_FILE
+            mark = owner.read_text(encoding="utf-8") if owner.is_file() else ""
+            if cache != but and is_left_over(mark, cache):
+                shutil.rmtree(cache)
+
+
 def next_version(directory: pathlib.Path) -> int:
-    """One above every number in the directory, complete or not."""
+    """One above every number that is in the directory, complete or not, or ever was."""
     numbers = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-    return max(numbers, default=0) + 1
+    return max([*numbers, _newest(directory)]) + 1
+
+
+def _newest(directory: pathlib.Path) -> int:
+    try:
+        return int((directory / NEWEST_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    except ValueError as error:
+        path = directory / NEWEST_FILE
+        raise ValueError(f"{path} is damaged. Expected: the highest version number. Write it there, or delete it") from error
+
+
+@contextlib.contextmanager
+def _locked(directory: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes that publish here waiting. The lock goes with the process that holds it."""
+    with open(directory / LOCK_FILE, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathlib.Path:
     """Renames a written version into place, after its bytes have reached the disk.
 
     Raises:
-        FileExistsError: Another build took the number.
+        FileExistsError: Another build took the number; it may be deleted again.
         OSError: The folder cannot be written to disk or renamed.
     """
     for path in sorted(folder.rglob("*")):
@@ -89,17 +121,20 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
     flush(folder)
     target = directory / str(number)
     taken = FileExistsError(f"{target} exists: another build has written this version")
-    # Renaming onto an existing empty folder would succeed.
-    if target.exists():
-        raise taken
-    try:
-        os.rename(folder, target)
-    except OSError as error:
-        # Any other error would come back with the next number as well.
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-        raise taken from error
-    flush(directory)
+    with _locked(directory):
+        # Renaming onto an existing empty folder would succeed.
+        if target.exists() or number <= _newest(directory):
+            raise taken
+        try:
+            os.rename(folder, target)
+        except OSError as error:
+            # Any other error would come back with the next number as well.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            raise taken from error
+        flush(directory)
+        with written_aside(directory / NEWEST_FILE) as aside:
+            aside.write_text(f"{number}\n", encoding="utf-8")
     return target
 
 
@@ -110,7 +145,7 @@ def prune(directory: pathlib.Path, keep: int) -> list[int]:
     removed = versions(directory)[:-keep]
     for number in removed:
         # Out of sight first, so that nobody loads half a version.
-        aside = directory / f"{PARTIAL_PREFIX}pruned-{number}-{uuid.uuid4().hex[:8]}"
+        aside = directory / f"{PARTIAL_PREFIX}{process_mark()}-{uuid.uuid4().hex[:8]}"
         os.rename(directory / str(number), aside)
         # What cannot be removed now (a file that is still read, on some systems) goes with a later build.
         shutil.rmtree(aside, ignore_errors=True)

@@ -27,7 +27,7 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of this process alone: two of them that write the same file may not write into each other's.
-    aside = path.with_name(f".partial-{_host()}-{os.getpid()}-{path.name}")
+    aside = path.with_name(f".partial-{process_mark()}-{path.name}")
     _remove_stale(path)
     try:
         yield aside
@@ -44,11 +44,26 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def _remove_stale(path: pathlib.Path) -> None:
     """Deletes what processes that are gone have left of `path`, half written."""
     for old in path.parent.glob(f".partial-*-*-{glob.escape(path.name)}"):
-        host, process = old.name.split("-")[1:3]
         # Another process may be removing it at this moment.
         with contextlib.suppress(OSError):
-            if (host == _host() and _is_gone(process)) or time.time() - old.stat().st_mtime > STALE_SECONDS:
+            if is_left_over("-".join(old.name.split("-")[1:3]), old):
                 old.unlink()
+
+
+def process_mark() -> str:
+    """This process in the name of what it writes, for `is_left_over`: letters, a hyphen, a number."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_left_over(mark: str, path: pathlib.Path) -> bool:
+    """Whether what is at `path` belongs to a process that is gone.
+
+    Args:
+        mark: The `process_mark` of its writer, or anything else where none is known.
+        path: Tells by its age where the process is another machine's.
+    """
+    host, _, process = mark.partition("-")
+    return (host == _host() and _is_gone(process)) or time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 def _host() -> str:

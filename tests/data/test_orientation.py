@@ -141,3 +141,60 @@ def test_both_readers_agree_on_damaged_notes():
     # What is no JPEG is not turned.
     for content in (encoded(PICTURE, "PNG"), b"", b"\xff", b"\xff\xd8", b"Exif\0\0", b"\xff\xd8Exif\0\0II"):
         assert int(read(content)) == orientation_of(content) == 1
+
+
+def as_chunk(kind, value):
+    """The bytes of a lossless file with an EXIF orientation in a chunk of its own."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    stream = io.BytesIO()
+    PICTURE.save(stream, kind, exif=exif, lossless=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("value", ORIENTATIONS)
+@pytest.mark.parametrize("kind", ["PNG", "WebP"])
+@pytest.mark.parametrize("reader", readers())
+def test_png_and_webp_are_turned_too(value, kind, reader):
+    content = as_chunk(kind, value)
+    np.testing.assert_array_equal(readers()[reader](content), upright(content))
+
+
+@pytest.mark.parametrize("value", [1, 5, 6, 8])
+@pytest.mark.parametrize("kind", ["PNG", "WebP"])
+@pytest.mark.parametrize("box", [None, (10, 20, 40, 80)])
+def test_a_training_crop_of_a_png_is_that_of_the_turned_image(value, kind, box):
+    crop = RandomResizedCrop(24, scale=(0.2, 0.6))
+    seed = np.array([5, 7])
+    where = () if box is None else (np.array(box, np.float32), False)
+    content = as_chunk(kind, value)
+    expected = crop.numpy(pillow.decode(content, 3, *where), seed)
+    np.testing.assert_allclose(crop.decode_numpy(content, seed, *where), expected, atol=1)
+    if TENSORFLOW:
+        np.testing.assert_allclose(crop.decode(content, seed, *where).numpy(), expected, atol=1)
+
+
+def test_marks_of_exif_in_other_files_mean_nothing():
+    """Without a chunk that holds it, or with one that is cut off, an image is as stored."""
+    contents = [as_chunk("WebP", 1)[:40], as_chunk("PNG", 6)[:60], b"", b"eXIf", b"RIFF0000WEBPVP8X\0\0\0\0\x08"]
+    plain = io.BytesIO()
+    PICTURE.save(plain, "WebP", lossless=True)
+    for content in [*contents, plain.getvalue(), plain.getvalue() + b"EXIF\0\0\0\0II*\0"]:
+        assert orientation_of(content) == 1
+        if TENSORFLOW:
+            assert orientation(content).numpy() == 1
+
+
+@pytest.mark.parametrize("value", [1, 6])
+@pytest.mark.parametrize("reader", readers())
+def test_large_photographs_are_decoded_at_a_fraction(value, reader, monkeypatch):
+    monkeypatch.setattr(pillow, "MOST_PIXELS", 2000)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 2000)
+    content = stored(value)
+    image = readers()[reader](content)
+    # 60 x 90 has more than twice, and less than four times as many.
+    assert image.shape == ((45, 30, 3) if value == 6 else (30, 45, 3))
+    small = Image.fromarray(upright(content)).reduce(2)
+    assert abs(image.astype(int) - np.asarray(small)).mean() < 4
+    # Boxes are in pixels of the whole.
+    assert pillow.decode(content, 3, np.array([0, 0, 20, 30], np.float32)).size == 20 * 30 * 3

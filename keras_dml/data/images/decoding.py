@@ -1,13 +1,14 @@
 """Encoded images to tensors, in TensorFlow ops."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from keras_dml.data.images.orientation import orientation, turned
+from keras_dml.data.images.orientation import PNG_SIGNATURE, orientation, turned
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_PIXELS: Final = 2**24
+"""A larger JPEG is decoded at the half, fourth or eighth of its sides that has no more, which costs less memory."""
 
 
 def decode(
@@ -19,8 +20,9 @@ def decode(
     """Decodes a JPEG, PNG, GIF (first frame), BMP or WebP of any color model.
 
     Gray images are repeated for three channels, CMYK is converted, and transparent parts of a PNG become white, as
-    on paper (the color stored beneath them is often black). A JPEG is turned as its EXIF orientation says, after
-    the box has been cut out: boxes are in pixels as stored, as the published ones are.
+    on paper (the color stored beneath them is often black). Images are turned as their EXIF orientation says, after
+    the box has been cut out: boxes are in pixels as stored, as the published ones are. Whole JPEGs of more than
+    `MOST_PIXELS` are decoded at a fraction of their size.
 
     Args:
         encoded: `()` string.
@@ -34,14 +36,21 @@ def decode(
     import tensorflow as tf
 
     def jpeg() -> "tf.Tensor":
-        return turned(stored_jpeg(), orientation(encoded))
-
-    def stored_jpeg() -> "tf.Tensor":
-        if box is None and channels == 3:
-            return tf.io.decode_jpeg(encoded, channels=3)
         shape = tf.io.extract_jpeg_shape(encoded)
-        window = None if box is None else box_window(box, relative, shape[0], shape[1])
-        return decode_jpeg(encoded, channels, shape[2], window)
+        if box is not None:
+            return decode_jpeg(encoded, channels, shape[2], box_window(box, relative, shape[0], shape[1]))
+        pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+        return tf.case(
+            [
+                (pixels > ratio // 2 * (ratio // 2) * MOST_PIXELS, lambda ratio=ratio: whole(shape, ratio))
+                for ratio in (8, 4, 2)
+            ],
+            default=lambda: whole(shape, 1),
+        )
+
+    def whole(shape: "tf.Tensor", ratio: int) -> "tf.Tensor":
+        image = decode_jpeg(encoded, channels, shape[2], ratio=ratio)
+        return tf.ensure_shape(image, (None, None, channels))
 
     def other() -> "tf.Tensor":
         image = decode_other(encoded, channels)
@@ -50,7 +59,8 @@ def decode(
         shape = tf.shape(image)
         return cut(image, box_window(box, relative, shape[0], shape[1]))
 
-    return tf.ensure_shape(tf.cond(is_jpeg(encoded), jpeg, other), (None, None, channels))
+    image = tf.ensure_shape(tf.cond(is_jpeg(encoded), jpeg, other), (None, None, channels))
+    return turned(image, orientation(encoded))
 
 
 def decode_jpeg(

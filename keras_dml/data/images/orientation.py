@@ -1,7 +1,8 @@
-"""Which way up a JPEG is shown: the orientation that cameras note in its EXIF data, in TensorFlow ops and without.
+"""Which way up an image is shown: the orientation that its EXIF data note, in TensorFlow ops and without.
 
-Both read by one rule, so that they agree on every file: the first `Exif` segment that begins in the first 64 KiB, and
-of it the first directory. Cameras write it there, mostly as the very first segment.
+Both read by one rule, so that they agree on every file. Of a JPEG: the first `Exif` segment that begins in the first 64
+KiB, where cameras write it. Of a PNG: the first `eXIf` chunk that begins there. Of a WebP: the first `EXIF` chunk after
+a header that announces one. Of the data found, the first directory counts.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 SEARCHED: Final = 65_536
 SIGNATURE: Final = b"Exif\0\0"
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNK: Final = b"eXIf"
+WEBP_SIGNATURE: Final = b"WEBPVP8X"
+WEBP_CHUNK: Final = b"EXIF"
+WEBP_FLAGS: Final = 20
+"""Where the flags stand in a WebP that announces what it holds beside its pixels."""
+WEBP_EXIF: Final = 8
+WEBP_STAND_IN: Final = b"\0" * (WEBP_FLAGS + 1)
 _TAG, _SHORT, _ENTRY = 0x0112, 3, 12
 TRANSPOSED: Final = 5
 """Orientations from this one on exchange height and width."""
@@ -21,12 +30,23 @@ FLIPPED_DOWN: Final = (3, 4, 7, 8)
 
 
 def orientation_of(encoded: bytes) -> int:
-    """The orientation of a JPEG, 1 to 8 as EXIF counts them; 1, as stored, where nothing valid is noted."""
-    if encoded[:2] != b"\xff\xd8":
+    """The orientation of an image, 1 to 8 as EXIF counts them; 1, as stored, where nothing valid is noted."""
+    if encoded[:2] == b"\xff\xd8":
+        head, found, tiff = encoded[:SEARCHED].partition(SIGNATURE)
+        # The segment's marker and length stand before.
+        valid = bool(found) and head[-4:-2] == b"\xff\xe1"
+    elif encoded[:8] == PNG_SIGNATURE:
+        _, found, tiff = encoded[:SEARCHED].partition(PNG_CHUNK)
+        valid = bool(found)
+    elif encoded[8:16] == WEBP_SIGNATURE and len(encoded) > WEBP_FLAGS and encoded[WEBP_FLAGS] & WEBP_EXIF:
+        _, found, rest = encoded.partition(WEBP_CHUNK)
+        # After its length; some writers put the signature of a JPEG's segment before it.
+        tiff = rest[4:]
+        tiff = tiff.removeprefix(SIGNATURE)
+        valid = bool(found)
+    else:
         return 1
-    head, found, tiff = encoded[:SEARCHED].partition(SIGNATURE)
-    # The segment's marker and length stand before.
-    if not found or head[-4:-2] != b"\xff\xe1" or len(tiff) < 8 or tiff[:2] not in (b"II", b"MM"):
+    if not valid or len(tiff) < 8 or tiff[:2] not in (b"II", b"MM"):
         return 1
     order = "little" if tiff[:2] == b"II" else "big"
     start = int.from_bytes(tiff[4:8], order)  # type: ignore[arg-type]
@@ -40,22 +60,61 @@ def orientation_of(encoded: bytes) -> int:
 
 
 def orientation(encoded: "tf.Tensor") -> "tf.Tensor":
-    """`orientation_of` the bytes of a JPEG, `()` string, as `()` int32."""
+    """`orientation_of` the bytes of an image, `()` string, as `()` int32."""
     import tensorflow as tf
 
     one = tf.constant(1, tf.int32)
+    none = tf.constant(b"")
+
     # One pass of a plain search, a fraction of what decoding costs; walking the segments in ops would cost more.
-    parts = tf.raw_ops.StringSplitV2(input=[tf.strings.substr(encoded, 0, SEARCHED)], sep=SIGNATURE, maxsplit=1).values
+    def after(content: "tf.Tensor", mark: bytes) -> "tf.Tensor":
+        """What stands before and after the first `mark`, `(2,)`, or `(1,)` where there is none."""
+        return tf.raw_ops.StringSplitV2(input=[content], sep=mark, maxsplit=1).values
 
-    def read() -> "tf.Tensor":
-        head, tiff = parts[0], parts[1]
-        length = tf.strings.length(tiff)
-        marker = tf.strings.substr(head, tf.maximum(tf.strings.length(head) - 4, 0), 2)
-        order = tf.strings.substr(tiff, 0, 2)
-        known = tf.equal(marker, b"\xff\xe1") & (tf.equal(order, b"II") | tf.equal(order, b"MM")) & (length >= 8)
-        return tf.cond(known, lambda: _directory(tiff, length, tf.equal(order, b"II")), lambda: one)
+    def jpeg() -> "tf.Tensor":
+        parts = after(tf.strings.substr(encoded, 0, SEARCHED), SIGNATURE)
 
-    return tf.cond(tf.size(parts) == 2, read, lambda: one)
+        def data() -> "tf.Tensor":
+            marker = tf.strings.substr(parts[0], tf.maximum(tf.strings.length(parts[0]) - 4, 0), 2)
+            return tf.where(tf.equal(marker, b"\xff\xe1"), parts[1], none)
+
+        return tf.cond(tf.size(parts) == 2, data, lambda: none)
+
+    def png() -> "tf.Tensor":
+        parts = after(tf.strings.substr(encoded, 0, SEARCHED), PNG_CHUNK)
+        return tf.cond(tf.size(parts) == 2, lambda: parts[1], lambda: none)
+
+    def webp() -> "tf.Tensor":
+        parts = after(encoded, WEBP_CHUNK)
+
+        def data() -> "tf.Tensor":
+            rest = tf.strings.substr(parts[1], tf.minimum(4, tf.strings.length(parts[1])), -1)
+            prefixed = tf.equal(tf.strings.substr(rest, 0, len(SIGNATURE)), SIGNATURE)
+            return tf.where(prefixed, tf.strings.substr(rest, tf.where(prefixed, len(SIGNATURE), 0), -1), rest)
+
+        return tf.cond(tf.size(parts) == 2, data, lambda: none)
+
+    def rest() -> "tf.Tensor":
+        long = tf.strings.length(encoded) > WEBP_FLAGS
+        is_webp = long & tf.equal(tf.strings.substr(tf.where(long, encoded, WEBP_STAND_IN), 8, 8), WEBP_SIGNATURE)
+
+        def flags() -> "tf.Tensor":
+            return tf.io.decode_raw(tf.strings.substr(encoded, WEBP_FLAGS, 1), tf.uint8)[0]
+
+        announced = tf.cond(is_webp, lambda: tf.bitwise.bitwise_and(flags(), WEBP_EXIF) > 0, lambda: False)
+        return tf.cond(announced, webp, lambda: none)
+
+    tiff = tf.case(
+        [
+            (tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8"), jpeg),
+            (tf.equal(tf.strings.substr(encoded, 0, 8), PNG_SIGNATURE), png),
+        ],
+        default=rest,
+    )
+    length = tf.strings.length(tiff)
+    order = tf.strings.substr(tiff, 0, 2)
+    known = (tf.equal(order, b"II") | tf.equal(order, b"MM")) & (length >= 8)
+    return tf.cond(known, lambda: _directory(tiff, length, tf.equal(order, b"II")), lambda: one)
 
 
 def _directory(tiff: "tf.Tensor", length: "tf.Tensor", little: "tf.Tensor") -> "tf.Tensor":

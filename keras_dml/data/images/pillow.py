@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dml.data.errors import DataError
+from keras_dml.data.images.decoding import MOST_PIXELS
 from keras_dml.data.images.orientation import orientation_of, turned_numpy
 
 if TYPE_CHECKING:
@@ -39,8 +40,16 @@ def decode(encoded: bytes, channels: int = 3, box: np.ndarray | None = None, rel
     """
     image = opened(encoded)
     window = None if box is None else box_window(box, relative, image.height, image.width)
-    pixels = pixels_of(image, channels)
+    pixels = pixels_of(image, channels, 1 if window is not None else _whole_ratio(image))
     return turned_numpy(pixels if window is None else cut(pixels, window), orientation_of(encoded))
+
+
+def _whole_ratio(image: "Image.Image") -> int:
+    """What a whole image is decoded at; see `decoding.MOST_PIXELS`."""
+    if image.format != "JPEG":
+        return 1
+    pixels = image.height * image.width
+    return next((ratio for ratio in (8, 4, 2) if pixels > (ratio // 2) ** 2 * MOST_PIXELS), 1)
 
 
 def opened(encoded: bytes) -> "Image.Image":

@@ -112,7 +112,8 @@ class RandomResizedCrop:
         window, mirror = self.draw_numpy(height, width, seed)
         window = stored_window_numpy(window, (height, width), turn) + np.array([region[0], region[1], 0, 0])
         if image.format != "JPEG":
-            return self._finish_decoded(pillow.cut(pillow.pixels_of(image, self.channels), window), mirror)
+            pixels = turned_numpy(pillow.cut(pillow.pixels_of(image, self.channels), window), turn)
+            return self._finish_decoded(pixels, mirror)
         shrink = int(window[2:].min()) // self.size
         rest = 2 if self.antialias else 1
         ratio = next((ratio for ratio in JPEG_RATIOS if shrink >= rest * ratio), 1)
@@ -139,15 +140,12 @@ class RandomResizedCrop:
         """
         import tensorflow as tf
 
-        def place(
-            height: "tf.Tensor", width: "tf.Tensor", turn: "tf.Tensor | None" = None
-        ) -> "tuple[tf.Tensor, tf.Tensor]":
+        def place(height: "tf.Tensor", width: "tf.Tensor", turn: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
             region = None if box is None else box_window(box, relative, height, width)
             size = tf.stack([height, width]) if region is None else region[2:]
-            shown = size if turn is None else upright_size(size, turn)
+            shown = upright_size(size, turn)
             window, mirror = self.draw(shown[0], shown[1], seed)
-            if turn is not None:
-                window = stored_window(window, shown, turn)
+            window = stored_window(window, shown, turn)
             if region is not None:
                 window += tf.concat([region[:2], tf.zeros(2, tf.int32)], axis=0)
             return window, mirror
@@ -173,8 +171,9 @@ class RandomResizedCrop:
         def other() -> "tf.Tensor":
             image = decode_other(encoded, self.channels)
             shape = tf.shape(image)
-            window, mirror = place(shape[0], shape[1])
-            return self._finish(cut(image, window), mirror)
+            turn = orientation(encoded)
+            window, mirror = place(shape[0], shape[1], turn)
+            return self._finish(turned(cut(image, window), turn), mirror)
 
         return tf.cond(is_jpeg(encoded), jpeg, other)
 
