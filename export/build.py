@@ -1,8 +1,8 @@
 """`keras-dml build RUN --gallery DATA`: a trained run and a gallery become a searchable, servable model."""
 
 import argparse
-import dataclasses
 import contextlib
+import dataclasses
 import datetime
 import errno
 import os

@@ -6,6 +6,8 @@ Formats are told apart by their first bytes, as TensorFlow's decode_image does.
 import re
 import struct
 
+from keras_dml.data.images.orientation import PNG_SIGNATURE
+
 # A progressive JPEG may hold any number of scans over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100
 # Walking the headers must be quick for hostile files too.
@@ -24,7 +26,7 @@ def image_size(content: bytes) -> tuple[int, int, int]:
     try:
         if content.startswith(b"\xff\xd8\xff"):
             height, width = _jpeg(content)
-        elif content.startswith(b"\x89PNG\r\n\x1a\n"):
+        elif content.startswith(PNG_SIGNATURE):
             height, width = _png(content)
         elif content.startswith((b"GIF87a", b"GIF89a")):
             return _gif(content)

@@ -43,9 +43,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         )
     # Versions of earlier releases have none.
     if CHECKSUM in manifest and manifest[CHECKSUM] != _checksum(manifest):
-        raise ValueError(
-            f"{path} is damaged: it differs from its checksum. Copy the version again, or build it again"
-        )
+        raise ValueError(f"{path} is damaged: it differs from its checksum. Copy the version again, or build it again")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)

@@ -11,6 +11,7 @@ from export.deprecated import renamed_arguments
 from export.encoder_files import open_encoder
 from export.gallery import Gallery
 from export.index.engine import engine_of_manifest
+from export.prepared_image import prepare_image
 from export.search_result import SearchResult
 from export.versions import GALLERY
 
@@ -143,6 +144,8 @@ class SearchModel:
 
         pieces: list[np.ndarray] = [np.zeros((0, self.embedding_dim), np.float32)]
         for name, batch in _image_batches(images):
+            if name == "image_bytes":
+                batch = [_prepared(content) for content in batch]
             signature = "embed_bytes" if name == "image_bytes" else "embed_images"
             try:
                 pieces.append(self.call(signature, {name: batch})["embeddings"])
@@ -218,6 +221,13 @@ def _positional(signature: Any) -> tuple[dict[str, Any], Callable[..., dict[str,
         lambda *tensors: signature(**dict(zip(specs, tensors, strict=True))), list(specs.values())
     )
     return {name: spec.dtype for name, spec in specs.items()}, function
+
+
+def _prepared(content: bytes) -> bytes:
+    try:
+        return prepare_image(content)[0]
+    except ValueError as error:
+        raise ValueError(f"The images cannot be embedded: {error}") from None
 
 
 def _decode(values: np.ndarray) -> np.ndarray:

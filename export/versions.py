@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 
-from keras_dml.utils.files import flush, is_left_over, process_mark, written_aside
+from keras_dml.utils.files import flush, is_left_over, process_mark
 
 # Folders in a version: the exact twin, and what the gallery holds.
 EXACT = "exact"
@@ -20,9 +20,9 @@ PARTIAL_PREFIX = ".writing-"
 # Folders with the shards of embeddings, for builds that go on where they stopped.
 CACHE_PREFIX = ".embedding-"
 OWNER_FILE = "owner"
-# The highest number that was ever given here: one that was deleted does not come back as another version.
+# The highest number that was ever given here: one that was deleted does not come back as another version. Who publishes
+# holds its lock.
 NEWEST_FILE = ".newest"
-LOCK_FILE = ".lock"
 
 
 def versions(directory: str | os.PathLike[str]) -> list[int]:
@@ -93,20 +93,25 @@ def next_version(directory: pathlib.Path) -> int:
 
 def _newest(directory: pathlib.Path) -> int:
     try:
-        return int((directory / NEWEST_FILE).read_text(encoding="utf-8"))
+        return int((directory / NEWEST_FILE).read_text(encoding="utf-8").strip() or 0)
     except FileNotFoundError:
         return 0
     except ValueError as error:
         path = directory / NEWEST_FILE
-        raise ValueError(f"{path} is damaged. Expected: the highest version number. Write it there, or delete it") from error
+        raise ValueError(
+            f"{path} is damaged. Expected: the highest version number. Write it there, or delete it"
+        ) from error
 
 
 @contextlib.contextmanager
-def _locked(directory: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes that publish here waiting. The lock goes with the process that holds it."""
-    with open(directory / LOCK_FILE, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(directory: pathlib.Path) -> Iterator[int]:
+    """A descriptor of `NEWEST_FILE`, under a lock that keeps others waiting and goes with the process that holds it."""
+    descriptor = os.open(directory / NEWEST_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathlib.Path:
@@ -121,7 +126,7 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
     flush(folder)
     target = directory / str(number)
     taken = FileExistsError(f"{target} exists: another build has written this version")
-    with _locked(directory):
+    with _locked(directory) as newest:
         # Renaming onto an existing empty folder would succeed.
         if target.exists() or number <= _newest(directory):
             raise taken
@@ -133,8 +138,9 @@ def publish(folder: pathlib.Path, directory: pathlib.Path, number: int) -> pathl
                 raise
             raise taken from error
         flush(directory)
-        with written_aside(directory / NEWEST_FILE) as aside:
-            aside.write_text(f"{number}\n", encoding="utf-8")
+        # In one piece and of one length: never half a number.
+        os.pwrite(newest, f"{number:020d}\n".encode(), 0)
+        os.fsync(newest)
     return target
 
 

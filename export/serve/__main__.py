@@ -41,12 +41,25 @@ def parser() -> argparse.ArgumentParser:
     add("--grpc-port", int, "PORT", "port of gRPC; 0 takes a free one")
     result.add_argument("--no-grpc", action="store_true", help="serve HTTP only")
     result.add_argument("--no-page", action="store_true", help="serve neither the search page nor the gallery")
+    result.add_argument(
+        "--no-verify", action="store_true", help="compare sizes, not checksums, of a version's files before serving it"
+    )
+    result.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name by which clients may call this server without a token, beside its addresses; can be repeated",
+    )
     result.add_argument("--token-file", type=pathlib.Path, metavar="FILE", help="file with the bearer token")
     add("--max-body-bytes", int, "N", "largest request")
     add("--max-pixels", int, "N", "most pixels of one image, all frames of a GIF counted")
     add("--max-request-pixels", int, "N", "most pixels of all images of a request")
     add("--max-images", int, "N", "most images of a request")
     add("--max-queries", int, "N", "most embeddings of a request")
+    add("--max-answer-bytes", int, "N", "largest answer")
+    add("--max-connections", int, "N", "connections of HTTP; beyond, health checks alone are answered")
+    add("--max-connections-per-address", int, "N", "the same from one address")
     add("--max-k", int, "N", "most neighbors per query")
     add("--max-results", int, "N", "most neighbors of a request, all queries together")
     add("--max-concurrency", int, "N", "requests worked on or waiting; more are refused with 429")
@@ -56,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--timeout", float, "S", "seconds from a request to its answer")
     add("--read-timeout", float, "S", "seconds for a client to send its headers, and again for the body")
     add("--grace", float, "S", "seconds that requests may take to finish at shutdown")
+    add("--drain", float, "S", "seconds after SIGTERM in which /readyz says 503 and requests are still served")
     add("--poll", float, "S", "seconds between looks for a new version; 0 never looks")
     result.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="what is logged"
@@ -70,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     token_file = arguments.pop("token_file")
     if arguments.pop("no_grpc"):
         arguments["grpc_port"] = None
+    arguments["verify"] = not arguments.pop("no_verify")
+    arguments["allow_host"] = tuple(arguments["allow_host"])
     arguments["page"] = not arguments.pop("no_page")
     return execute(lambda: _run(arguments, token_file))
 

@@ -152,7 +152,8 @@ def _attempt(job: Job, inputs: Mapping[str, np.ndarray], metrics: Metrics) -> "d
     try:
         k = {} if job.k is None else {"k": job.k}
         outputs = job.version.model.call(job.signature, {**inputs, **k})
-    except tf.errors.InvalidArgumentError as error:
+    # Decoders say of damaged images that they are out of range or not implemented too.
+    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.UnimplementedError) as error:
         return ServiceError(Code.INVALID_ARGUMENT, first_line(error))
     except tf.errors.ResourceExhaustedError as error:
         return ServiceError(Code.RESOURCE_EXHAUSTED, first_line(error))

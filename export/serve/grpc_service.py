@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
 )
 
 from export.serve.logs import event
-from export.serve.search_service import SearchService
+from export.serve.search_service import SearchService, answer_bytes, off_loop
 from export.serve.service_error import Code, ServiceError
 from export.serve.validation import invalid
 
@@ -59,18 +59,19 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 lambda version, signature: {key: _array(key, value, limit) for key, value in request.inputs.items()},
                 timeout=context.time_remaining(),
                 record=record,
+                wanted=request.output_filter,
             )
-            wanted = list(request.output_filter) or list(outputs)
-            unknown = next((key for key in wanted if key not in outputs), None)
-            if unknown is not None:
-                raise invalid(f"There is no output {unknown[:100]!r}. The signature has: {', '.join(outputs)}")
-            response = predict_pb2.PredictResponse()
-            response.model_spec.name = name
-            response.model_spec.version.value = version.number
-            response.model_spec.signature_name = signature
-            for key in wanted:
-                _write(response.outputs[key], outputs[key])
-            return response
+
+            def write() -> predict_pb2.PredictResponse:
+                response = predict_pb2.PredictResponse()
+                response.model_spec.name = name
+                response.model_spec.version.value = version.number
+                response.model_spec.signature_name = signature
+                for key, values in outputs.items():
+                    _write(response.outputs[key], values)
+                return response
+
+            return await off_loop(sum(map(answer_bytes, outputs.values())), write)
 
         return await _answer(self._service, context, "predict", answer)
 
@@ -185,7 +186,10 @@ def _array(name: str, proto: tensor_pb2.TensorProto, limit: int) -> np.ndarray:
         if count * dtype.size > limit:
             raise invalid(f"Input {name[:100]!r} of shape {sides} is larger than {limit} bytes")
         return tf.make_ndarray(proto)
-    except (TypeError, ValueError, KeyError) as error:
+    # Whatever stands in a client's bytes that TensorFlow's reader stumbles over.
+    except Exception as error:
+        if isinstance(error, ServiceError):
+            raise
         raise invalid(f"Input {name[:100]!r} is no valid tensor: {str(error)[:200]}") from None
 
 

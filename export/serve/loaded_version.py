@@ -1,5 +1,6 @@
 """A version in memory."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,26 @@ from export.versions import GALLERY
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
+Identity = tuple[int, int, int]
+
+
+def identity_of(folder: pathlib.Path) -> Identity:
+    """What tells a version from another that was published later under its number: number, time and inode."""
+    found = (folder / "manifest.json").stat()
+    return int(folder.name) if folder.name.isdecimal() else 0, found.st_mtime_ns, found.st_ino
+
+
 class LoadedVersion:
     """A loaded model with what a server asks of it, and a count of the requests that use it.
 
     Args:
         model: The loaded model.
+        identity: `identity_of` its folder, where it is known from before the loading.
     """
 
-    def __init__(self, model: SearchModel) -> None:
+    def __init__(self, model: SearchModel, identity: Identity | None = None) -> None:
         self.model = model
+        self.identity = identity or identity_of(model.folder)
         self.number = model.version
         self.leases = 0
         self.retired = False

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from export import versions
 from export.search_model import load
-from export.serve.loaded_version import LoadedVersion
+from export.serve.loaded_version import Identity, LoadedVersion, identity_of
 from export.serve.logs import event
 from export.serve.metrics import Metrics
 from export.serve.service_error import Code, ServiceError
@@ -28,31 +28,32 @@ class ModelStore:
     Args:
         directory: Model directory or version directory.
         metrics: Told about loads.
-        name: Name in URLs, the manifest's by default.
+        name: Name in URLs; by default that of the first version's manifest, whatever later ones say.
+        verify: Whether every file is compared with its checksum before a version is served.
     """
 
-    def __init__(self, directory: pathlib.Path, metrics: Metrics, name: str | None = None) -> None:
+    def __init__(self, directory: pathlib.Path, metrics: Metrics, name: str | None = None, verify: bool = True) -> None:
         self.directory = directory
         self._metrics = metrics
         self._name = name
+        self._verify = verify
         self._fixed = (directory / "manifest.json").is_file()
         self.current: LoadedVersion | None = None
-        self._retired: dict[int, LoadedVersion] = {}
-        self._failures: dict[int, tuple[float, str]] = {}
+        self._retired: list[LoadedVersion] = []
+        # By identity: a version that was published anew under its number is another one.
+        self._failures: dict[Identity, tuple[float, str]] = {}
         self.loading: int | None = None
 
     @property
     def name(self) -> str:
         """The model's name in URLs."""
-        if self._name is None:
-            assert self.current is not None
-            return self.current.model.name
+        assert self._name is not None
         return self._name
 
     def load_first(self) -> None:
         """Loads the newest version; raises what `export.load` raises."""
-        version = LoadedVersion(load(versions.resolve(self.directory)))
-        version.warm_up()
+        version = self._load(versions.resolve(self.directory))
+        self._name = self._name or version.model.name
         self._install(version)
 
     async def follow(self, seconds: float) -> None:
@@ -62,20 +63,26 @@ class ModelStore:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(seconds)
-            number = self._wanted()
-            if number is None:
-                continue
-            self.loading = number
             try:
-                version = await loop.run_in_executor(None, self._load, number)
+                identity = self._wanted()
+            except OSError as error:
+                event("the model directory cannot be read", logging.ERROR, error=str(error))
+                continue
+            if identity is None:
+                continue
+            self.loading = number = identity[0]
+            try:
+                version = await loop.run_in_executor(None, self._load, self.directory / str(number))
+                self._check_replaces(version)
             except Exception as error:
-                self._failures[number] = (time.monotonic(), str(error))
+                self._failures = {key: failure for key, failure in self._failures.items() if key[0] != number}
+                self._failures[identity] = (time.monotonic(), str(error))
                 self._metrics.loads.labels("failed").inc()
                 event("version does not load", logging.ERROR, version=number, error=str(error))
                 continue
             finally:
                 self.loading = None
-            self._failures.pop(number, None)
+            self._failures.pop(identity, None)
             self._install(version)
 
     @contextlib.contextmanager
@@ -109,27 +116,38 @@ class ModelStore:
 
     def states(self) -> list[tuple[int, str, str]]:
         """`(version, state, error)` of every version known, newest first, in TensorFlow Serving's words."""
-        states = dict.fromkeys(self._retired, ("END", ""))
-        states |= {number: ("END", error) for number, (_, error) in self._failures.items()}
+        states = {version.number: ("END", "") for version in self._retired}
+        states |= {key[0]: ("END", error) for key, (_, error) in self._failures.items()}
         if self.loading is not None:
             states[self.loading] = ("LOADING", "")
         if self.current is not None:
             states[self.current.number] = ("AVAILABLE", "")
         return [(number, *states[number]) for number in sorted(states, reverse=True)]
 
-    def _wanted(self) -> int | None:
+    def _wanted(self) -> Identity | None:
         found = versions.versions(self.directory)
-        if not found or self.current is None or found[-1] == self.current.number:
+        if not found or self.current is None:
             return None
-        failed = self._failures.get(found[-1])
+        identity = identity_of(self.directory / str(found[-1]))
+        if identity == self.current.identity:
+            return None
+        failed = self._failures.get(identity)
         if failed is not None and time.monotonic() - failed[0] < RETRY_SECONDS:
             return None
-        return found[-1]
+        return identity
 
-    def _load(self, number: int) -> LoadedVersion:
-        version = LoadedVersion(load(self.directory / str(number)))
+    def _load(self, folder: pathlib.Path) -> LoadedVersion:
+        version = LoadedVersion(load(folder, verify=self._verify), identity_of(folder))
         version.warm_up()
         return version
+
+    def _check_replaces(self, version: LoadedVersion) -> None:
+        assert self.current is not None
+        if len(self.current.model) and not len(version.model):
+            raise ValueError(
+                f"Version {version.number} has no items, and version {self.current.number}, which is served, has "
+                f"{len(self.current.model)}. Restart the server if nothing shall be found"
+            )
 
     def _install(self, version: LoadedVersion) -> None:
         old, self.current = self.current, version
@@ -139,14 +157,14 @@ class ModelStore:
         event("version loaded", model=self.name, version=version.number, items=len(version.model))
         if old is not None:
             old.retired = True
-            self._retired[old.number] = old
+            self._retired.append(old)
             if not old.leases:
                 self._unload(old)
         else:
             settle_heap()
 
     def _unload(self, version: LoadedVersion) -> None:
-        self._retired.pop(version.number, None)
+        self._retired.remove(version)
         if version.thumbnails is not None:
             version.thumbnails.close()
         event("version unloaded", version=version.number)

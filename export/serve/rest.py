@@ -20,13 +20,11 @@ from export.search_model import result_of
 from export.serve import tensor_json
 from export.serve.loaded_version import LoadedVersion
 from export.serve.logs import event
-from export.serve.search_service import SearchService
+from export.serve.search_service import SearchService, off_loop
 from export.serve.service_error import Code, ServiceError
 from export.serve.validation import invalid
 
 Handler = Callable[[Request, dict[str, object]], Awaitable[Response]]
-# Bodies above this are parsed on a thread: a megabyte of JSON takes milliseconds in which nobody else is served.
-INLINE_BYTES = 2**16
 GALLERY_PAGE = 200
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -34,6 +32,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+HEALTH = ("health", "ready")
 PAGE_FILES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
@@ -43,8 +42,9 @@ def create_app(service: SearchService) -> Starlette:
     Args:
         service: Does the work.
     """
-    routes = Rest(service).routes()
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, 404: _http_error})
+    rest = Rest(service)
+    handlers: Any = {HTTPException: rest.http_error, 404: rest.http_error}
+    return Starlette(routes=rest.routes(), exception_handlers=handlers)
 
 
 class Rest:
@@ -96,6 +96,9 @@ class Rest:
             record: dict[str, object] = {"path": request.url.path[:200]}
             error = None
             try:
+                if method not in HEALTH:
+                    self._service.check_host(request.headers.get("host"))
+                    self._service.check_connections(request.client.host if request.client else "")
                 if protected:
                     self._service.authorize(request.headers.get("authorization"))
                 response = await handler(request, record)
@@ -109,6 +112,8 @@ class Rest:
                 if refused.code is Code.REQUEST_TIMEOUT:
                     response.headers["connection"] = "close"
                 if refused.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE):
+                    if self._service.too_many_connections(request.client.host if request.client else ""):
+                        response.headers["connection"] = "close"
                     response.headers["retry-after"] = "1"
             except ClientDisconnect:
                 error = "the client went away"
@@ -117,10 +122,25 @@ class Rest:
                 error = "internal error"
                 event("unexpected error", 40, exc_info=True, path=request.url.path[:200])
                 response = _error(500, "The server failed to answer this request; its log has the details")
+            if self._service.draining:
+                # Before the connection goes, the client knows that it will.
+                response.headers["connection"] = "close"
             self._service.account("http", method, str(response.status_code), start, record, error)
             return response
 
         return endpoint
+
+    async def http_error(self, request: Request, error: Exception) -> Response:
+        """The answer where no route fits, counted and logged as others are."""
+        status = getattr(error, "status_code", 404)
+        message = {404: "There is nothing at this address", 405: "This address does not take this method"}.get(
+            status, str(getattr(error, "detail", error))
+        )
+        response = _error(status, message)
+        response.headers.update(getattr(error, "headers", None) or {})
+        record: dict[str, object] = {"path": request.url.path[:200]}
+        self._service.account("http", "unknown", str(status), time.perf_counter(), record, message)
+        return response
 
     async def health(self, request: Request, record: dict[str, object]) -> Response:
         """Whether the process answers at all."""
@@ -141,7 +161,7 @@ class Rest:
         """TensorFlow Serving's predict."""
         with self._service.admitted():
             body = await self._body(request)
-            payload = await _off_loop(len(body), tensor_json.parse, body)
+            payload = await off_loop(len(body), tensor_json.parse, body)
         signature = payload.get("signature_name")
         if signature is not None and not isinstance(signature, str):
             raise invalid("'signature_name' must be a string")
@@ -150,7 +170,7 @@ class Rest:
         inputs: dict[str, np.ndarray] | None = None
         specs = version.specs.get(signature or "serving_default")
         if specs is not None:
-            inputs, by_rows = await _off_loop(len(body), tensor_json.decode_request, payload, specs)
+            inputs, by_rows = await off_loop(len(body), tensor_json.decode_request, payload, specs)
         del payload
 
         def read(version: LoadedVersion, name: str) -> dict[str, np.ndarray]:
@@ -162,7 +182,7 @@ class Rest:
         )
         size = sum(value.size for value in outputs.values()) * 16
         return Response(
-            await _off_loop(size, tensor_json.encode_response, outputs, by_rows), media_type="application/json"
+            await off_loop(size, tensor_json.encode_response, outputs, by_rows), media_type="application/json"
         )
 
     async def unsupported(self, request: Request, record: dict[str, object]) -> Response:
@@ -334,13 +354,6 @@ class Rest:
         return b"".join(chunks)
 
 
-async def _off_loop(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function, on a thread where `size` bytes would hold up the event loop."""
-    if size <= INLINE_BYTES:
-        return function(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-
-
 def _number(request: Request) -> int | None:
     text = request.path_params.get("version")
     if text is None:
@@ -366,14 +379,3 @@ def _json(content: Any, status: int = 200) -> Response:
 
 def _error(status: int, message: str) -> Response:
     return _json({"error": message}, status)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    headers = getattr(error, "headers", None)
-    message = {404: "There is nothing at this address", 405: "This address does not take this method"}.get(
-        status, str(getattr(error, "detail", error))
-    )
-    response = _error(status, message)
-    response.headers.update(headers or {})
-    return response

@@ -1,10 +1,12 @@
 """What a server does with a request, whatever protocol it came by."""
 
 import asyncio
+import collections
 import hmac
+import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +22,8 @@ from export.serve.service_error import Code, ServiceError
 from export.serve.validation import check_inputs, invalid
 
 Inputs = dict[str, np.ndarray]
+# What is larger is read and written on a thread: a megabyte takes milliseconds in which nobody else is served.
+INLINE_BYTES = 2**16
 
 
 class SearchService:
@@ -40,6 +44,8 @@ class SearchService:
             config.workers, config.max_batch, config.max_batch_images, config.max_request_pixels, metrics
         )
         self._in_flight = 0
+        # Of HTTP, by address.
+        self.connections: collections.Counter[str] = collections.Counter()
 
     @property
     def ready(self) -> bool:
@@ -54,6 +60,7 @@ class SearchService:
         read: Callable[[LoadedVersion, str], Inputs],
         timeout: float | None = None,
         record: dict[str, object] | None = None,
+        wanted: Iterable[str] = (),
     ) -> tuple[dict[str, np.ndarray], LoadedVersion, str]:
         """Computes a signature.
 
@@ -64,6 +71,7 @@ class SearchService:
             read: Makes the input arrays once version and signature are known.
             timeout: Seconds the client waits, where it says so.
             record: Gets what the log should say about the request.
+            wanted: Names of outputs; all by default.
 
         Returns:
             The outputs, the version and the signature that made them.
@@ -93,6 +101,13 @@ class SearchService:
                     f"The search did not finish within {limit:g} s. Send fewer rows, or try later",
                 ) from None
             self.metrics.rows.labels(signature).inc(rows)
+            outputs = _chosen(outputs, wanted)
+            size = sum(map(answer_bytes, outputs.values()))
+            if size > self.config.max_answer_bytes:
+                raise invalid(
+                    f"The answer would have {size} bytes, and {self.config.max_answer_bytes} is the most. Send fewer "
+                    "rows, lower k, or name the outputs that you need"
+                )
             return outputs, version, signature
 
     @contextmanager
@@ -123,6 +138,49 @@ class SearchService:
         if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self.config.token.encode()):
             raise ServiceError(Code.UNAUTHENTICATED, "This server wants the header 'Authorization: Bearer TOKEN'")
 
+    def check_host(self, host: str | None) -> None:
+        """Checks a Host header, where the server has no token.
+
+        A page of a stranger's can give its own name this machine's address, and then read what a browser here is
+        answered (DNS rebinding). It cannot use an address, or a name that it does not own.
+
+        Raises:
+            ServiceError: The header names another host.
+        """
+        if self.config.token is not None or host is None:
+            return
+        name = host.strip().lower()
+        name = name[1 : name.find("]")] if name.startswith("[") else name.partition(":")[0]
+        if name in ("localhost", self.config.host.lower(), *map(str.lower, self.config.allow_host)):
+            return
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            raise ServiceError(
+                Code.FORBIDDEN,
+                f"This server is not known as {name[:100]!r}. Start it with --allow-host {name[:100]}, or with a token",
+            ) from None
+
+    def check_connections(self, address: str) -> None:
+        """Refuses who has, or shares in, too many connections.
+
+        Raises:
+            ServiceError: So it is.
+        """
+        if self.too_many_connections(address):
+            raise ServiceError(
+                Code.UNAVAILABLE,
+                f"{self.connections.total()} connections are open, {self.connections[address]} of them from your "
+                "address: more than this server takes. Close some, and try again",
+            )
+
+    def too_many_connections(self, address: str) -> bool:
+        """Whether there are more connections than the server takes, of all clients or of one."""
+        return (
+            self.connections.total() > self.config.max_connections
+            or self.connections[address] > self.config.max_connections_per_address
+        )
+
     def account(
         self, protocol: str, method: str, code: str, start: float, record: dict[str, object], error: str | None = None
     ) -> None:
@@ -144,3 +202,26 @@ class SearchService:
     def close(self) -> None:
         """Ends the threads."""
         self._batcher.close()
+
+
+def answer_bytes(values: np.ndarray) -> int:
+    """About what an output takes in an answer."""
+    if values.dtype != object:
+        return int(values.nbytes)
+    return sum(len(value) + 4 for value in values.ravel().tolist())
+
+
+async def off_loop(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function, on a thread where `size` bytes would hold up the event loop."""
+    if size <= INLINE_BYTES:
+        return function(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+
+def _chosen(outputs: dict[str, np.ndarray], wanted: Iterable[str]) -> dict[str, np.ndarray]:
+    """The outputs that are wanted, each once."""
+    names = list(dict.fromkeys(wanted)) or list(outputs)
+    unknown = next((name for name in names if name not in outputs), None)
+    if unknown is not None:
+        raise invalid(f"There is no output {unknown[:100]!r}. The signature has: {', '.join(outputs)}")
+    return {name: outputs[name] for name in names}

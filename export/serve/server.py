@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Generator
@@ -12,7 +13,7 @@ import uvicorn
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from export.serve.grpc_service import ModelService, PredictionService
-from export.serve.http_protocol import protocol_with_header_timeout
+from export.serve.http_protocol import counting_protocol
 from export.serve.logs import event
 from export.serve.metrics import Metrics
 from export.serve.model_store import ModelStore
@@ -21,7 +22,8 @@ from export.serve.search_service import SearchService
 from export.serve.server_config import ServerConfig
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-MAX_CONNECTIONS = 2048
+# Files beside connections that a server has open.
+OTHER_FILES = 256
 
 
 class _HttpServer(uvicorn.Server):
@@ -45,19 +47,19 @@ async def serve(config: ServerConfig, listener: socket.socket) -> None:
         FileNotFoundError, ValueError, RuntimeError: The model does not load.
     """
     metrics = Metrics()
-    store = ModelStore(config.model_dir, metrics, config.name)
+    store = ModelStore(config.model_dir, metrics, config.name, config.verify)
     service = SearchService(config, store, metrics)
+    _allow_files(config.max_connections + OTHER_FILES)
     store.load_first()
     http = _HttpServer(
         uvicorn.Config(
             create_app(service),
-            http=protocol_with_header_timeout(config.read_timeout),
+            http=counting_protocol(config.read_timeout, service.connections),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(config.grace)),
         )
     )
@@ -78,15 +80,27 @@ async def serve(config: ServerConfig, listener: socket.socket) -> None:
 
     stopper = loop.create_task(stop.wait())
     await asyncio.wait({stopper, http_task}, return_when=asyncio.FIRST_COMPLETED)
-    event("shutting down")
+    event("shutting down", drain=config.drain)
     service.draining = True
     follower.cancel()
+    if config.drain:
+        # Load balancers see readiness fail, and send their requests elsewhere.
+        await asyncio.wait({http_task}, timeout=config.drain)
     http.should_exit = True
     if grpc_server is not None:
         await grpc_server.stop(config.grace)
     await http_task
     service.close()
     event("stopped")
+
+
+def _allow_files(wanted: int) -> None:
+    """Raises the limit of open files, as far as this process may: who may not connect gets no answer at all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _start_grpc(config: ServerConfig, service: SearchService) -> tuple[grpc.aio.Server | None, int | None]:

@@ -30,6 +30,12 @@ class ServerConfig:
         read_timeout: Seconds for a client to send its headers, and again for its body.
         grace: Seconds that requests may take to finish at shutdown.
         poll: Seconds between looks for a new version; 0 never looks.
+        drain: Seconds after SIGTERM in which readiness says 503 and requests are still served.
+        verify: Whether every file of a version is compared with its checksum before it is served.
+        max_answer_bytes: Largest answer.
+        max_connections: Connections of HTTP; beyond, health checks alone are answered.
+        max_connections_per_address: The same from one address.
+        allow_host: Names beside addresses by which clients may call a server without a token.
         page: Whether the search page and its gallery are served.
     """
 
@@ -56,6 +62,12 @@ class ServerConfig:
     read_timeout: float = 15.0
     grace: float = 20.0
     poll: float = 2.0
+    drain: float = 0.0
+    verify: bool = True
+    max_answer_bytes: int = 64 * 2**20
+    max_connections: int = 2048
+    max_connections_per_address: int = 512
+    allow_host: tuple[str, ...] = ()
     page: bool = True
 
     def __post_init__(self) -> None:
@@ -64,7 +76,7 @@ class ServerConfig:
             if field.name in ("rest_port", "grpc_port"):
                 if value is not None and not 0 <= value < 65536:
                     raise ValueError(f"`{field.name}` must lie in [0, 65535]. Received: {field.name}={value}")
-            elif field.name in ("poll", "grace"):
+            elif field.name in ("poll", "grace", "drain"):
                 if value < 0:
                     raise ValueError(f"`{field.name}` must not be negative. Received: {field.name}={value}")
             elif isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:

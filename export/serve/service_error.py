@@ -8,6 +8,7 @@ class Code(enum.Enum):
 
     INVALID_ARGUMENT = 400
     UNAUTHENTICATED = 401
+    FORBIDDEN = 403
     NOT_FOUND = 404
     REQUEST_TIMEOUT = 408
     TOO_LARGE = 413
@@ -19,7 +20,12 @@ class Code(enum.Enum):
     @property
     def grpc_name(self) -> str:
         """Name of the gRPC status."""
-        return {"REQUEST_TIMEOUT": "DEADLINE_EXCEEDED", "TOO_LARGE": "RESOURCE_EXHAUSTED"}.get(self.name, self.name)
+        others = {
+            "FORBIDDEN": "PERMISSION_DENIED",
+            "REQUEST_TIMEOUT": "DEADLINE_EXCEEDED",
+            "TOO_LARGE": "RESOURCE_EXHAUSTED",
+        }
+        return others.get(self.name, self.name)
 
 
 class ServiceError(Exception):

@@ -6,10 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from export.graph.search_module import MAX_ASPECT_RATIO
-from export.image_header import image_size
+from export.prepared_image import prepare_image
 from export.serve.loaded_version import LoadedVersion
 from export.serve.server_config import ServerConfig
 from export.serve.service_error import Code, ServiceError
+from keras_dml.data.images.decoding import MOST_PIXELS
+
+JPEG_SIGNATURE = b"\xff\xd8"
+# Of a photograph of 100 megapixels; all of them are unpacked, though fewer are kept.
+MOST_JPEG_PIXELS = 100_000_000
 
 
 def check_inputs(
@@ -65,13 +70,16 @@ def check_inputs(
         _check_size(height, width, height * width, config)
         pixels = len(rows) * height * width
     elif name == "image_bytes":
+        ready: np.ndarray = np.empty(len(rows), dtype=object)
         for number, content in enumerate(rows):
             try:
-                height, width, count = image_size(content)
+                ready[number], height, width, count = prepare_image(content)
+                count = _decoded_pixels(content, count)
                 _check_size(height, width, count, config)
             except (ValueError, ServiceError) as error:
                 raise invalid(f"Image {number} of input 'image_bytes': {error}") from None
             pixels += count
+        arrays[name] = ready
     if pixels > config.max_request_pixels:
         raise invalid(f"A request may hold {config.max_request_pixels} pixels. Received: {pixels}. Send fewer images")
     return arrays, k, pixels
@@ -80,6 +88,15 @@ def check_inputs(
 def invalid(message: str) -> ServiceError:
     """The error of a request that is wrong in itself."""
     return ServiceError(Code.INVALID_ARGUMENT, message)
+
+
+def _decoded_pixels(content: bytes, pixels: int) -> int:
+    """What a decoder makes of an image: large JPEGs are decoded at the half of their sides, or less."""
+    if not content.startswith(JPEG_SIGNATURE) or pixels > MOST_JPEG_PIXELS:
+        return pixels
+    while pixels > MOST_PIXELS:
+        pixels //= 4
+    return pixels
 
 
 def _check_size(height: int, width: int, pixels: int, config: ServerConfig) -> None:

@@ -89,7 +89,7 @@ def test_folder_then_updates(run_folder, folder, tmp_path, capsys):
     third = export.load(directory)
     assert set(third.gallery.ids) == {"cat/a.png", "cat/b.jpg", "dog/deep/d.jpeg"}
     assert third.manifest["source"]["updated_from"] == 2
-    assert {path.name for path in directory.iterdir()} == {"2", "3"}
+    assert {path.name for path in directory.iterdir()} == {"2", "3", ".newest"}
 
     assert update.main([str(directory), "--remove", "nobody"]) == 1
     assert "first 'nobody'" in capsys.readouterr().err

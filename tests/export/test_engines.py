@@ -286,7 +286,12 @@ def test_versions_of_the_release_before_load_and_update(image_encoder, digits, t
 
 @pytest.mark.filterwarnings("error:.*now called:DeprecationWarning")
 def test_an_empty_version_of_the_release_before(tmp_path):
-    version = export.build_model(tmp_path / "m", export.Gallery(np.zeros((0, 4)), ()), index=export.IndexSpec("tree"))
+    version = export.build_model(
+        tmp_path / "m",
+        export.Gallery(np.zeros((0, 4)), ()),
+        index=export.IndexSpec("tree"),
+        options=export.BuildOptions(allow_empty=True),
+    )
     as_format_1(version)
     assert engine_of_manifest(manifest.read(version)["index"]).name == "exact"
     assert export.load(version).search_embeddings(np.ones(4)).ids.shape == (1, 0)
