@@ -70,6 +70,9 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
         folder: Where the runs are kept.
         seeds: Seeds of each run; the mean counts.
 
+    Raises:
+        ValueError: A learning rate of 0, or a finished run in `folder` with other settings or of other data.
+
     Returns:
         For each arm, MAP@R after the last epoch by learning rate.
     """
@@ -78,6 +81,10 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
     found: dict[str, dict[str, float]] = {}
     for arm in recipe.arms:
         start = recipe.arm(arm).learning_rate
+        if start <= 0:
+            raise ValueError(
+                f"Arm {arm!r} has no rate to start from. Expected: learning_rate above 0. Received: {start}"
+            )
         epochs = recipe.arm(arm).epochs
         scores: dict[int, float] = {}
         waiting = [-1, 0, 1]
