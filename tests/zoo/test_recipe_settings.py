@@ -25,6 +25,8 @@ def _no_unexpected_warnings():
     [
         ("arms.dass.top_k=3", "arm in --set arms.dass.top_k: 'dass'. Did you mean 'das'?"),
         ("arms.dass={}", "'dass'. Did you mean 'das'?"),
+        ("lr=1", "key in --set lr: 'lr'. Did you mean 'learning_rate'?"),
+        ("arms.das.lr=1", "key in --set arms.das.lr: 'lr'. Did you mean 'learning_rate'?"),
         ("arms.das.los=margin", "key in --set arms.das.los: 'los'. Did you mean 'loss'?"),
         ("arms.das.das.topk=3", "'topk'. Did you mean 'top_k'?"),
         ("arms.das.epochs=many", "--set arms.das.epochs: expected int. Received: 'many'"),
@@ -159,6 +161,7 @@ def test_the_long_training_that_the_folder_recipe_advises_is_that_of_table_1():
         ("das.scale_range=('a', 'b')", "expected float. Received: 'a'"),
         ("loss_args.miner.x=3", "--set loss_args.miner.x: there is no 'x', as 'semi_hard' has no keys"),
         ("loss_args=3", "--set loss_args: expected Mapping. Received: 3"),
+        ("embedding_dim=0", "`embedding_dim` of a recipe must be at least 1. Received: embedding_dim=0"),
         ("ks=(2, 4)", "`ks` must hold 1, the rank every table shows. Received: ks=(2, 4)"),
     ],
 )
