@@ -124,7 +124,7 @@ def token(path, dice):
 
 def line_twice(path, dice):
     lines = _lines(path)
-    lines.insert(dice.randrange(len(lines)), dice.choice(lines))
+    lines.insert(dice.randrange(len(lines)), dice.choice([line for line in lines if line.strip()] or lines))
     path.write_bytes(b"\n".join(lines))
 
 
