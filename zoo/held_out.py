@@ -37,5 +37,5 @@ def held_out(benchmark: "Benchmark") -> "Benchmark":
             f"at least {LEAST}, two to train on and two to choose with"
         )
     return dataclasses.replace(
-        benchmark, train=train.subset(fold.train), test=train.subset(fold.validation), gallery=None
+        benchmark, train=train.subset(fold.train), test=train.subset(fold.validation), gallery=None, known=None
     )

@@ -81,13 +81,14 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
     found: dict[str, dict[str, float]] = {}
     for arm in recipe.arms:
         start = recipe.arm(arm).learning_rate
-        if start <= 0:
+        if start == 0 and not recipe.choose:
             raise ValueError(
                 f"Arm {arm!r} has no rate to start from. Expected: learning_rate above 0. Received: {start}"
             )
         epochs = recipe.arm(arm).epochs
         scores: dict[int, float] = {}
-        waiting = [-1, 0, 1]
+        # An arm that is fitted in closed form has one.
+        waiting = [-1, 0, 1] if start else [0]
         while waiting:
             progress = ExperimentProgress(epochs * seeds * len(waiting))
             for power in waiting:
@@ -96,6 +97,8 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
                 scores[power] = float(np.mean(values))
             progress.close()
             best = max(scores, key=lambda power: scores[power])
+            if not start:
+                break
             waiting = [best + 1] if best == max(scores) else [best - 1] if best == min(scores) else []
         found[arm] = {f"{start * FACTOR**power:.3g}": scores[power] for power in sorted(scores)}
     return found
