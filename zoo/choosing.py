@@ -31,12 +31,15 @@ def chosen(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path) -> Reci
     Raises:
         ValueError: Fewer than four training classes.
     """
-    checked = held_out(benchmark)
-    found = tune(recipe, checked, folder / TUNING_FOLDER)
+    # A fifth of a few dozen classes says little: two of them.
+    parts = [held_out(benchmark, number) for number in (-1, 0)]
+    found = tune(recipe, parts, folder / TUNING_FOLDER)
     arms = {
         arm: options if recipe.arm(arm).learning_rate == 0 else {**options, "learning_rate": best_rate(found[arm])}
         for arm, options in recipe.arms.items()
     }
     exported = max(found, key=lambda arm: max(found[arm].values()))
-    write_json(folder / TUNING_FOLDER / "tuning.json", {"data": checked.identity, "arms": found, "exported": exported})
+    write_json(
+        folder / TUNING_FOLDER / "tuning.json", {"data": benchmark.identity, "arms": found, "exported": exported}
+    )
     return dataclasses.replace(recipe, arms=arms, exported=exported)

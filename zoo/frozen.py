@@ -13,7 +13,7 @@ from keras_dml.backbones.trainable_part import HEAD_LAYER
 from keras_dml.data.array_cache import cache_folder, read_arrays, write_arrays
 from keras_dml.image_encoder import ImageEncoder
 from keras_dml.utils.progress import SILENT, Progress, TerminalProgress
-from zoo.held_out import held_out_fold
+from zoo.held_out import held_out_folds
 from zoo.recipe import CLOSED_FORMS, Recipe
 from zoo.runs.provenance import weights_identity
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from keras_dml.data import ImagePreprocessing, PKBatches, Split
     from zoo.runs.results import Sides
 
-SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 1.0)
+SHRINKAGES = (0.03, 0.1, 0.3, 0.6, 1.0)
 """Among which held-out training classes choose."""
 BLOCK = 64
 """Images of a forward pass."""
 PART = 1024
 """Images between two writes of the cache."""
+
+_FITTED: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]] = {}
+"""Closed forms of this process, which the arms and seeds of an experiment share."""
 
 
 def is_frozen(recipe: Recipe) -> bool:
@@ -76,7 +79,10 @@ class FrozenEncoder:
         """
         if recipe.embedding_init in CLOSED_FORMS:
             dim = int(self._linear.units)
-            self._linear.set_weights(closed_form(recipe.embedding_init, self.features(split), split, dim))
+            key = (self._name, split.fingerprint, recipe.embedding_init, dim)
+            if key not in _FITTED:
+                _FITTED[key] = closed_form(recipe.embedding_init, self.features(split), split, dim)
+            self._linear.set_weights(_FITTED[key])
 
     def side(self, split: "Split | None") -> tuple[np.ndarray, np.ndarray] | None:
         """Features and labels of a split, as `RetrievalEvaluation` takes them."""
@@ -112,16 +118,21 @@ def closed_form(name: str, features: np.ndarray, split: "Split", dim: int) -> tu
 
     if name == "pca":
         return pca(features, dim)
-    fold = held_out_fold(split)
-    if fold is None:
-        return within_class_whitening(features, split.labels, dim, SHRINKAGES[2])
-    train, checked = fold.train, fold.validation
+    folds = held_out_folds(split)
 
     def score(shrinkage: float) -> float:
-        kernel, bias = within_class_whitening(features[train], split.labels[train], dim, shrinkage)
-        return float(evaluate_retrieval(features[checked] @ kernel + bias, split.labels[checked], ks=(1,)).map_at_r)
+        values = []
+        for fold in folds:
+            rows = fold.train
+            kernel, bias = within_class_whitening(features[rows], split.labels[rows], dim, shrinkage)
+            rows = fold.validation
+            found = evaluate_retrieval(features[rows] @ kernel + bias, split.labels[rows], ks=(1,))
+            values.append(found.map_at_r)
+        return float(np.mean(values))
 
-    return within_class_whitening(features, split.labels, dim, max(SHRINKAGES, key=score))
+    # With too few classes to hold some out, what is in the middle.
+    best = max(SHRINKAGES, key=score) if folds else SHRINKAGES[len(SHRINKAGES) // 2]
+    return within_class_whitening(features, split.labels, dim, best)
 
 
 def feature_name(recipe: Recipe, backbone: "keras.Model") -> str:

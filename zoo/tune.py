@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     folder = options.output or pathlib.Path("runs") / f"{recipe.name}-tuning"
     with locked(folder / ".lock"):
         benchmark = held_out(load(recipe.benchmark, options.data_dir, options.subset, options.bad_images))
-        found = tune(recipe, benchmark, folder, options.seeds)
+        found = tune(recipe, [benchmark], folder, options.seeds)
         write_json(folder / "tuning.json", {"name": recipe.name, "data": benchmark.identity, "arms": found})
     print(f"\nMAP@R on {benchmark.test.num_classes} held-out training classes, in per cent, by learning rate:\n")
     print(f"{table(found)}\n")
@@ -61,12 +61,14 @@ def _run(options: argparse.Namespace) -> None:
     print(f"    {program()} reproduce {recipe.name} {best}")
 
 
-def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: int = 1) -> dict[str, dict[str, float]]:
+def tune(
+    recipe: Recipe, benchmarks: "Sequence[Benchmark]", folder: pathlib.Path, seeds: int = 1
+) -> dict[str, dict[str, float]]:
     """Trains until every arm's best rate lies between two others.
 
     Args:
         recipe: Whose arms.
-        benchmark: What `held_out` gives.
+        benchmarks: What `held_out` gives, for one fifth of the training classes or several; the mean counts.
         folder: Where the runs are kept.
         seeds: Seeds of each run; the mean counts.
 
@@ -90,10 +92,14 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
         # An arm that is fitted in closed form has one.
         waiting = [-1, 0, 1] if start else [0]
         while waiting:
-            progress = ExperimentProgress(epochs * seeds * len(waiting))
+            progress = ExperimentProgress(epochs * seeds * len(waiting) * len(benchmarks))
             for power in waiting:
                 rate = float(f"{start * FACTOR**power:.3g}")
-                values = [_score(recipe, arm, rate, seed, benchmark, folder, progress) for seed in recipe.seeds[:seeds]]
+                values = [
+                    _score(recipe, arm, rate, seed, benchmark, folder / f"part-{part}" if part else folder, progress)
+                    for seed in recipe.seeds[:seeds]
+                    for part, benchmark in enumerate(benchmarks)
+                ]
                 scores[power] = float(np.mean(values))
             progress.close()
             best = max(scores, key=lambda power: scores[power])

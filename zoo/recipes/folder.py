@@ -19,20 +19,18 @@ from zoo.recipe import DAS, Recipe, derived
 
 CLOSED = {"learning_rate": 0.0, "epochs": 1, "steps_per_epoch": 1}
 """A linear layer that is fitted and not trained."""
-SOFTMAX = {"loss": "normalized_softmax"}
 
 FOLDER = Recipe(
     name="folder",
-    summary="your own images: a linear embedding of a frozen MobileNetV2, d=128, against the backbone as it is",
+    summary="your own images: a linear embedding of a frozen MobileNetV2, d=512, against the backbone as it is",
     benchmark="folder",
     arms={
         "random_start": {},
         "pca": {"embedding_init": "pca", **CLOSED},
         "whitening": {"embedding_init": "whitening", **CLOSED},
         "pca_ms": {"embedding_init": "pca"},
-        "pca_softmax": {"embedding_init": "pca", **SOFTMAX},
         "whitening_ms": {"embedding_init": "whitening"},
-        "whitening_softmax": {"embedding_init": "whitening", **SOFTMAX},
+        "whitening_softmax": {"embedding_init": "whitening", "loss": "normalized_softmax"},
     },
     exported="whitening_ms",
     rivals=("backbone",),
@@ -40,7 +38,7 @@ FOLDER = Recipe(
     known_share=0.2,
     backbone="mobilenet_v2",
     weights="imagenet",
-    embedding_dim=128,
+    embedding_dim=512,
     input_size=224,
     resize=256,
     trainable="head",
