@@ -13,10 +13,13 @@ from zoo.tune import best_rate, tune
 if TYPE_CHECKING:
     from keras_dml.data import Benchmark
 
+PARTS = (-1, 0)
+"""Fifths of the training classes that are held out in turn: one of a few dozen classes says little."""
+
 
 def fitted(recipe: Recipe, benchmark: "Benchmark") -> Recipe:
     """The recipe with batches of no more classes than a training without the held-out ones has."""
-    classes = max(2, held_out(benchmark).train.num_classes)
+    classes = min(held_out(benchmark, number).train.num_classes for number in PARTS)
     return dataclasses.replace(recipe, classes_per_batch=min(recipe.classes_per_batch, classes))
 
 
@@ -31,8 +34,7 @@ def chosen(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path) -> Reci
     Raises:
         ValueError: Fewer than four training classes.
     """
-    # A fifth of a few dozen classes says little: two of them.
-    parts = [held_out(benchmark, number) for number in (-1, 0)]
+    parts = [held_out(benchmark, number) for number in PARTS]
     found = tune(recipe, parts, folder / TUNING_FOLDER)
     arms = {
         arm: options if recipe.arm(arm).learning_rate == 0 else {**options, "learning_rate": best_rate(found[arm])}

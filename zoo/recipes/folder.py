@@ -45,6 +45,7 @@ FOLDER = Recipe(
     loss="multi_similarity",
     classes_per_batch=16,
     images_per_class=4,
+    replacement=False,
     learning_rate=1e-3,
     lr_schedule="cosine",
     epochs=10,
