@@ -100,7 +100,10 @@ class Gallery:
                     f"{path}: labels must number class_names, from 0 to {len(names) - 1}. Write the file again"
                 )
             arrays["label"] = names[labels]
-        return cls(embeddings, tuple(ids), arrays)
+        try:
+            return cls(embeddings, tuple(ids), arrays)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Gallery":
         """The given rows."""

@@ -14,9 +14,10 @@ from keras_dml.data import ImagePreprocessing, Split
 from keras_dml.data.errors import unreadable_images_named
 from keras_dml.data.sources import EncodedImages
 from keras_dml.evaluation import check_metric
+from keras_dml.typing import METRICS
 from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
 from keras_dml.utils.files import check_regular, read_json_object, sha256, write_json, written_aside
-from keras_dml.utils.keras_archive import check_keras_archive
+from keras_dml.utils.keras_archive import check_declared_size, check_keras_archive
 from keras_dml.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -196,14 +197,19 @@ class ImageEncoder:
                     f"{file} is not the file that was saved. Expected: sha256 {entry.get('sha256')}. Found: {found}. "
                     f"{AGAIN}"
                 )
+        # Before this was saved, every encoder was evaluated by cosine.
+        metric = content.get("metric", "cosine")
+        if metric is not None and metric not in METRICS:
+            raise ValueError(
+                f"{path} is damaged. Expected: `metric` to be {' or '.join(METRICS)}. Found: {metric!r}. {AGAIN}"
+            )
         scorer = folder / PAIR_SCORER_FILE
         return cls(
             load_keras_model(folder / ENCODER_FILE),
             preprocessing_from(path, content["preprocessing"]),
             load_pair_scorer(scorer) if PAIR_SCORER_FILE in content["files"] else None,
             content["trained_on"],
-            # Before this was saved, every encoder was evaluated by cosine.
-            content.get("metric", "cosine"),
+            metric,
         )
 
 
@@ -230,6 +236,7 @@ def load_keras_model(path: pathlib.Path) -> "keras.Model":
         raise FileNotFoundError(f"There is no file {path}")
     check_regular(path)
     check_keras_archive(path)
+    check_declared_size(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # What Keras raises of an archive that anybody may have made: anything.

@@ -71,6 +71,16 @@ def test_keras_archives_that_unpack_to_gigabytes(saved, tmp_path, little_memory)
         load_keras_model(path)
 
 
+def test_keras_archives_whose_layers_would_take_gigabytes(saved, tmp_path, little_memory):
+    with zipfile.ZipFile(saved) as archive:
+        config = archive.read("config.json").decode()
+    path = changed(saved, tmp_path / "wide.keras", config_json=config.replace('"units": 4', '"units": 4000000'))
+    with pytest.raises(ValueError, match=r"wide\.keras: its layers would take 30\d\d+ bytes, and the file has \d+"):
+        load_keras_model(path)
+    # Nothing is left that Keras would make later.
+    assert keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).count_params() == 3
+
+
 def test_a_keras_archive_with_a_wrong_checksum(saved, tmp_path):
     path = tmp_path / "encoder.keras"
     content = bytearray(saved.read_bytes())

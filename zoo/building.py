@@ -11,7 +11,7 @@ import numpy as np
 from keras_dml.data import ImagePreprocessing, RandomAffine, RandomResizedCrop
 from keras_dml.utils.deprecation import rename_arguments
 from keras_dml.utils.suggestions import unknown_name
-from zoo.recipe import Options, Recipe
+from zoo.recipe import CLOSED_FORMS, Options, Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -53,8 +53,9 @@ def _validate_arm(arm: Recipe) -> None:
     _check_backbone(arm.backbone, arm.backbone_options)
     if arm.pooling not in backbones.POOLINGS:
         raise ValueError(unknown_name("pooling", arm.pooling, backbones.POOLINGS))
-    if arm.embedding_init not in backbones.EMBEDDING_INITS:
-        raise ValueError(unknown_name("embedding_init", arm.embedding_init, backbones.EMBEDDING_INITS))
+    known_inits = (*backbones.EMBEDDING_INITS, *CLOSED_FORMS)
+    if arm.embedding_init not in known_inits:
+        raise ValueError(unknown_name("embedding_init", arm.embedding_init, known_inits))
     build_optimizer(arm, arm.learning_rate)
     _check_schedule(arm)
     _check_trainable(arm)
@@ -182,7 +183,8 @@ def build_encoder(recipe: Recipe) -> "keras.Model":
                 normalize=recipe.normalize,
                 options=recipe.backbone_options,
                 weights=recipe.weights,
-                embedding_init=recipe.embedding_init,
+                # Closed forms are put in once the training images are known: `zoo.frozen`.
+                **({} if recipe.embedding_init in CLOSED_FORMS else {"embedding_init": recipe.embedding_init}),
             )
     except RuntimeError as error:
         raise ValueError(f"{error} (on the command line: --weights FILE)") from error

@@ -12,7 +12,10 @@ from keras_dml.typing import METRICS
 from keras_dml.utils.suggestions import unknown_name
 
 Options = Mapping[str, Any]
-SHARED = ("name", "summary", "benchmark", "arms", "exported", "rivals", "seeds", "clustering", "threads")
+SHARED = (
+    *("name", "summary", "benchmark", "arms", "exported", "rivals", "seeds", "clustering", "threads"),
+    *("choose", "known_share"),
+)
 """Fields of a recipe that are the same for all its arms."""
 NOT_NEGATIVE = (
     "learning_rate",
@@ -30,6 +33,8 @@ CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "metric": (None, *METRICS),
 }
 """Fields with a few known values."""
+CLOSED_FORMS = ("pca", "whitening")
+"""Values of `embedding_init` that are fitted to features of the training images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +132,10 @@ class Recipe:
         widths: Numbers of first channels at which embeddings are evaluated too, as `d64_recall@1` and so on; for
             "matryoshka" its own by default.
         seeds: Each arm is trained once for each.
+        choose: Whether held-out training classes choose first, before anything is compared: each arm's learning rate
+            (but of arms with a rate of 0), and the arm that is exported.
+        known_share: Part of the images of each training class that is held out and searched for among the others,
+            which tells how well new photos of known classes are found; 0 holds out none.
         threads: Threads that share one operation on the CPU; None for as many as there are cores when the experiment
             begins. Sums of float32 depend on it in their last digits, so it is part of the experiment and is kept when
             one goes on.
@@ -184,6 +193,8 @@ class Recipe:
     ks: tuple[int, ...] = (1, 2, 4, 8)
     widths: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    choose: bool = False
+    known_share: float = 0.0
     threads: int | None = 2
     published: Options = dataclasses.field(default_factory=dict)
 
@@ -219,6 +230,8 @@ class Recipe:
             if getattr(self, name) not in known:
                 names = [str(one) for one in known]
                 raise ValueError(unknown_name(f"{name} of a recipe:", str(getattr(self, name)), names))
+        if not 0 <= self.known_share < 1:
+            raise ValueError(f"`known_share` must lie in [0, 1). Received: known_share={self.known_share}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"`ema`, a momentum, must lie between 0 and 1, or be None. Received: ema={self.ema}")
         if self.trainable not in ("all", "head") and (not isinstance(self.trainable, int) or self.trainable < 1):

@@ -45,6 +45,7 @@ def make_record(experiment: "Experiment", benchmark: "Benchmark") -> dict[str, A
                         ("train", benchmark.train),
                         ("test", benchmark.test),
                         ("gallery", benchmark.gallery),
+                        ("known", benchmark.known),
                     )
                     if split is not None
                 },
@@ -117,6 +118,8 @@ def _arm(experiment: "Experiment", arm: str) -> dict[str, Any]:
         "best_test": {"epoch": [epochs[row] for row in best], **_at(histories, best)},
         "seconds": [one["seconds"] for one in metrics],
     }
+    if all("known" in one for one in metrics):
+        result["known"] = _columns([one["known"] for one in metrics])
     chosen = experiment.selected_epoch(arm)
     if chosen is not None:
         result["selected"] = {"epoch": chosen, **_at(histories, [epochs.index(chosen)] * len(runs))}

@@ -74,6 +74,7 @@ def reproduce(
     from keras_dml.data import load
     from keras_dml.utils.requirements import check_trainable
     from zoo.building import validate
+    from zoo.choosing import chosen, fitted
     from zoo.devices import Devices, check_batches
     from zoo.experiment import Experiment
     from zoo.runs.lock import locked
@@ -91,6 +92,8 @@ def reproduce(
         validate(recipe)
     with locked(experiment.files.lock):
         benchmark = load(recipe.benchmark, data_dir, subset, bad_images)
+        if recipe.known_share:
+            benchmark = benchmark.with_known(recipe.known_share)
         train, test = benchmark.train, benchmark.test
         print(
             f"Training: {len(train)} images of {train.num_classes} classes. "
@@ -104,6 +107,10 @@ def reproduce(
             print(f"\nUnseen classes, epoch chosen on held-out training classes, {folds} folds; {_seeds(recipe)}:\n")
             print(f"{table}\n")
             return
+        if recipe.choose:
+            print("Learning rates, and the arm to export, are chosen on training classes held out.", flush=True)
+            recipe = chosen(fitted(recipe, benchmark), benchmark, folder)
+            experiment = Experiment(recipe, folder, experiment.devices)
         experiment.start(benchmark)
         if experiment.finished(benchmark):
             print(f"{folder} holds this experiment, finished; it is shown, not repeated. Delete it to repeat it.")
@@ -117,6 +124,10 @@ def _show(experiment: "Experiment", benchmark: "Benchmark", data_dir: pathlib.Pa
     last, protocols = experiment.summarize(benchmark)
     print(f"\nUnseen classes, last epoch; {_seeds(recipe)}:\n\n{last}\n")
     print(f"Ways to choose the epoch, in per cent (paper protocol: the best test epoch):\n\n{protocols}\n")
+    if recipe.choose:
+        from zoo.verdict import verdict
+
+        print(f"{verdict(experiment, benchmark)}\n")
     print(f"The record, with settings, versions and data: {experiment.files.record}")
     if importlib.util.find_spec("tensorflow") is None:
         print('To export a searchable index, install TensorFlow: pip install "keras-dml[tensorflow]"')

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.building import preprocessing
+from keras_dml.image_encoder import ImageEncoder
+from keras_dml.utils.progress import TerminalProgress
+from zoo.building import build_encoder, preprocessing
+from zoo.frozen import cached_features, feature_name
 from zoo.recipe import Recipe
 from zoo.training import evaluate
 
@@ -29,6 +32,28 @@ def raw_pixels(recipe: Recipe, benchmark: "Benchmark") -> dict[str, float]:
     return evaluate(recipe, benchmark.test, benchmark.gallery, (sides[0], sides[1]))
 
 
+def backbone(recipe: Recipe, benchmark: "Benchmark") -> dict[str, float]:
+    """Retrieval by the cosine of the features of the backbone as it is before training, without a linear layer."""
+    recipe = without_head(recipe)
+    vectors = backbone_features(recipe, benchmark.test)
+    gallery = None if benchmark.gallery is None else backbone_features(recipe, benchmark.gallery)
+    return evaluate(recipe, benchmark.test, benchmark.gallery, (vectors, gallery))
+
+
+def without_head(recipe: Recipe) -> Recipe:
+    """The recipe of the first arm with the backbone alone, compared by cosine."""
+    recipe = recipe.arm(next(iter(recipe.arms)))
+    recipe = dataclasses.replace(recipe, embedding_dim=None, embedding_init="glorot_uniform", widths=(), loss_args={})
+    return dataclasses.replace(recipe, trainable="all", lora_rank=None, clustering=False, metric="cosine")
+
+
+def backbone_features(recipe: Recipe, split: "Split") -> np.ndarray:
+    """`(n, d)` features of a split's images by the backbone of `without_head`."""
+    encoder = build_encoder(recipe)
+    image_encoder = ImageEncoder(encoder, preprocessing(recipe))
+    return cached_features(feature_name(recipe, encoder), image_encoder, split, TerminalProgress())
+
+
 def _pixels(recipe: Recipe, split: "Split") -> np.ndarray:
     inputs = preprocessing(recipe)
     values = len(split) * int(np.prod(inputs.input_shape))
@@ -41,9 +66,9 @@ def _pixels(recipe: Recipe, split: "Split") -> np.ndarray:
     return np.concatenate([batch.reshape(len(batch), -1) for batch in batches])
 
 
-RIVALS: dict[str, Callable[[Recipe, "Benchmark"], dict[str, float]]] = {"raw_pixels": raw_pixels}
+RIVALS: dict[str, Callable[[Recipe, "Benchmark"], dict[str, float]]] = {"raw_pixels": raw_pixels, "backbone": backbone}
 """By the name that a recipe gives: what measures a rival."""
-TITLES = {"raw_pixels": "raw pixels"}
+TITLES = {"raw_pixels": "raw pixels", "backbone": "backbone"}
 
 
 def measure(recipe: Recipe, benchmark: "Benchmark") -> dict[str, dict[str, float]]:

@@ -11,11 +11,12 @@ from keras_dml.data import Benchmark, PKBatches
 from keras_dml.image_encoder import ImageEncoder
 from keras_dml.utils.cores import available_cores
 from zoo.building import build_augment, build_encoder, build_model, preprocessing
-from zoo.recipe import Recipe
+from zoo.frozen import FrozenEncoder, is_frozen
+from zoo.recipe import CLOSED_FORMS, Recipe
 from zoo.runs import provenance
 from zoo.runs.checkpoint import Checkpoints, threads_used
 from zoo.runs.layout import RUN_FORMAT, RunFolder
-from zoo.runs.results import Sides, finish, save_results, write_projector
+from zoo.runs.results import Sides, finish, save_known, save_results, write_projector
 
 if TYPE_CHECKING:
     from keras_dml.data import Split
@@ -103,6 +104,7 @@ def train(
     keras.utils.set_random_seed(seed)
     encoder = build_encoder(settings)
     inputs = preprocessing(settings)
+    frozen = FrozenEncoder(encoder, inputs, settings) if is_frozen(settings) else None
     training, checked, checked_gallery = benchmark.train, benchmark.test, benchmark.gallery
     if fold is not None:
         training, checked, checked_gallery = training.subset(fold.train), training.subset(fold.validation), None
@@ -120,7 +122,10 @@ def train(
             augment=build_augment(settings),
         )
     steps = settings.steps_per_epoch or batches.steps_per_epoch
-    model = build_model(settings, encoder, training.num_classes, steps, seed)
+    trained = encoder if frozen is None else frozen.head
+    if settings.embedding_init in CLOSED_FORMS:
+        (frozen or FrozenEncoder(encoder, inputs, settings)).start(settings, training)
+    model = build_model(settings, trained, training.num_classes, steps, seed)
     session = provenance.session()
     config = {
         "format": RUN_FORMAT,
@@ -141,10 +146,13 @@ def train(
     restored = checkpoints.restore(model, session)
     image_encoder = ImageEncoder(encoder, inputs, model.pair_scorer, checkpoints.config, settings.chosen_metric)
 
+    def embedded(query: "Split", gallery: "Split | None") -> Sides:
+        return embed(image_encoder, query, gallery) if frozen is None else frozen.embed(query, gallery)
+
     # With the evaluations before and after `fit`: an interrupt that one of them lost must not let the next run begin.
     with Interruption() as interruption:
         if restored is None:
-            untrained = embed(image_encoder, checked, checked_gallery)
+            untrained = embedded(checked, checked_gallery)
             restored = checkpoints.begin(evaluate(settings, checked, checked_gallery, untrained))
         state, before = restored, restored.seconds
 
@@ -162,8 +170,15 @@ def train(
             watcher.on_step(len(state.history.get("loss", ())), step, steps)
 
         if state.epochs < settings.epochs:
+            first = state.epochs * steps
+            data: Any = batches.dataset(first)
+            query: Any = checked
+            gallery: Any = checked_gallery
+            if frozen is not None:
+                data = frozen.batches(batches, frozen.features(training), first)
+                query, gallery = frozen.side(checked), frozen.side(checked_gallery)
             model.fit(
-                batches.dataset(state.epochs * steps),
+                data,
                 steps_per_epoch=steps,
                 initial_epoch=state.epochs,
                 epochs=settings.epochs,
@@ -171,8 +186,8 @@ def train(
                 callbacks=[
                     interruption,
                     AveragedEvaluation(
-                        checked,
-                        checked_gallery,
+                        query,
+                        gallery,
                         ks=settings.ks,
                         every=settings.evaluate_every,
                         preprocessing=inputs,
@@ -191,14 +206,18 @@ def train(
             )
         take_average(model)
         if fold is not None:
-            checkpoints.load_best(encoder, state)
+            checkpoints.load_best(trained, state)
         # A run with held-out classes has looked at those alone until now.
-        vectors = embed(image_encoder, benchmark.test, benchmark.gallery)
+        vectors = embedded(benchmark.test, benchmark.gallery)
         metrics = {
             "untrained" if fold is None else "untrained_held_out": state.untrained,
             "last" if fold is None else "selected": evaluate(settings, benchmark.test, benchmark.gallery, vectors),
             "seconds": before + time.time() - started,
         }
+        if benchmark.known is not None and fold is None:
+            known = embedded(benchmark.known, benchmark.train)
+            metrics["known"] = evaluate(settings, benchmark.known, benchmark.train, known)
+            save_known(folder, benchmark, known)
         save_results(folder, image_encoder, model.augmentation, benchmark, vectors)
         if tensorboard:
             write_projector(folder, benchmark.test)

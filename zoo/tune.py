@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     folder = options.output or pathlib.Path("runs") / f"{recipe.name}-tuning"
     with locked(folder / ".lock"):
         benchmark = held_out(load(recipe.benchmark, options.data_dir, options.subset, options.bad_images))
-        found = tune(recipe, benchmark, folder, options.seeds)
+        found = tune(recipe, [benchmark], folder, options.seeds)
         write_json(folder / "tuning.json", {"name": recipe.name, "data": benchmark.identity, "arms": found})
     print(f"\nMAP@R on {benchmark.test.num_classes} held-out training classes, in per cent, by learning rate:\n")
     print(f"{table(found)}\n")
@@ -61,14 +61,19 @@ def _run(options: argparse.Namespace) -> None:
     print(f"    {program()} reproduce {recipe.name} {best}")
 
 
-def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: int = 1) -> dict[str, dict[str, float]]:
+def tune(
+    recipe: Recipe, benchmarks: "Sequence[Benchmark]", folder: pathlib.Path, seeds: int = 1
+) -> dict[str, dict[str, float]]:
     """Trains until every arm's best rate lies between two others.
 
     Args:
         recipe: Whose arms.
-        benchmark: What `held_out` gives.
+        benchmarks: What `held_out` gives, for one fifth of the training classes or several; the mean counts.
         folder: Where the runs are kept.
         seeds: Seeds of each run; the mean counts.
+
+    Raises:
+        ValueError: A learning rate of 0, or a finished run in `folder` with other settings or of other data.
 
     Returns:
         For each arm, MAP@R after the last epoch by learning rate.
@@ -78,17 +83,28 @@ def tune(recipe: Recipe, benchmark: "Benchmark", folder: pathlib.Path, seeds: in
     found: dict[str, dict[str, float]] = {}
     for arm in recipe.arms:
         start = recipe.arm(arm).learning_rate
+        if start == 0 and not recipe.choose:
+            raise ValueError(
+                f"Arm {arm!r} has no rate to start from. Expected: learning_rate above 0. Received: {start}"
+            )
         epochs = recipe.arm(arm).epochs
         scores: dict[int, float] = {}
-        waiting = [-1, 0, 1]
+        # An arm that is fitted in closed form has one.
+        waiting = [-1, 0, 1] if start else [0]
         while waiting:
-            progress = ExperimentProgress(epochs * seeds * len(waiting))
+            progress = ExperimentProgress(epochs * seeds * len(waiting) * len(benchmarks))
             for power in waiting:
                 rate = float(f"{start * FACTOR**power:.3g}")
-                values = [_score(recipe, arm, rate, seed, benchmark, folder, progress) for seed in recipe.seeds[:seeds]]
+                values = [
+                    _score(recipe, arm, rate, seed, benchmark, folder / f"part-{part}" if part else folder, progress)
+                    for seed in recipe.seeds[:seeds]
+                    for part, benchmark in enumerate(benchmarks)
+                ]
                 scores[power] = float(np.mean(values))
             progress.close()
             best = max(scores, key=lambda power: scores[power])
+            if not start:
+                break
             waiting = [best + 1] if best == max(scores) else [best - 1] if best == min(scores) else []
         found[arm] = {f"{start * FACTOR**power:.3g}": scores[power] for power in sorted(scores)}
     return found

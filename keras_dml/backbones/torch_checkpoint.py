@@ -124,8 +124,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return _read_safetensors(path)
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         tensors = _state_dict(content)
-    except (_Refused, FileNotFoundError, IsADirectoryError, PermissionError):
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
+    except _Refused as error:
+        raise ValueError(
+            f"Refused to read the checkpoint {path}: it contains {error}, which is neither a tensor nor a plain value. "
+            "Nothing was executed. If you trust the file, load it with PyTorch and save `model.state_dict()` alone"
+        ) from None
     except Exception as error:
         raise ValueError(f"{path} is not a readable PyTorch checkpoint: {_shortened(error)}") from error
     except MemoryError as error:
@@ -140,10 +145,7 @@ class _Refused(ValueError):
 
 
 def _refuse(what: str) -> _Refused:
-    return _Refused(
-        f"Refused to read the checkpoint: it contains {_shortened(what)}, which is neither a tensor nor a plain "
-        "value. Nothing was executed. If you trust the file, load it with PyTorch and save `model.state_dict()` alone."
-    )
+    return _Refused(_shortened(what))
 
 
 def _read_zip(path: pathlib.Path) -> Any:

@@ -20,15 +20,21 @@ def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
         name: Path below the cache's folder, ending in `.npz`. It must tell all that the arrays depend on.
         make: Makes the arrays; none of them may need pickling.
     """
-    path = pathlib.Path(os.environ.get("KERAS_DML_CACHE", "~/.cache/keras_dml")).expanduser() / name
-    arrays = _read(path)
+    path = cache_folder() / name
+    arrays = read_arrays(path)
     if arrays is None:
         arrays = make()
-        _write(path, arrays)
+        write_arrays(path, arrays)
     return arrays
 
 
-def _read(path: pathlib.Path) -> Arrays | None:
+def cache_folder() -> pathlib.Path:
+    """`$KERAS_DML_CACHE`, or `~/.cache/keras_dml`."""
+    return pathlib.Path(os.environ.get("KERAS_DML_CACHE", "~/.cache/keras_dml")).expanduser()
+
+
+def read_arrays(path: pathlib.Path) -> Arrays | None:
+    """The arrays of an .npz of the cache; None where it is not there or not whole."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             # Reading compares the checksum of every member.
@@ -37,7 +43,8 @@ def _read(path: pathlib.Path) -> Arrays | None:
         return None
 
 
-def _write(path: pathlib.Path, arrays: Arrays) -> None:
+def write_arrays(path: pathlib.Path, arrays: Arrays) -> None:
+    """Writes arrays into the cache, if there is a place for it."""
     # Without a place for the cache the arrays are made again the next time.
     with contextlib.suppress(OSError), written_aside(path) as aside:
         np.savez(aside, **arrays)  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_dml.data.errors import DataError
 from keras_dml.data.split import Split
 
@@ -21,6 +23,9 @@ class Benchmark:
             Its labels count the classes as those of `test` do.
         subset: Whether the data may be less than the whole benchmark: accepted without comparing their numbers with
             the protocol's, or without images that cannot be read.
+        origin: Further facts that tell these data from others, JSON-able.
+        known: Held-out images of training classes, numbered as `train` numbers them; `train` is their gallery. None
+            where the protocol has none.
     """
 
     name: str
@@ -29,6 +34,7 @@ class Benchmark:
     gallery: Split | None = None
     subset: bool = False
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known: Split | None = None
 
     def __post_init__(self) -> None:
         shared = set(self.train.class_names) & set(self.test.class_names)
@@ -39,17 +45,46 @@ class Benchmark:
             )
         if self.gallery is not None and self.gallery.class_names != self.test.class_names:
             raise ValueError(f"Benchmark {self.name!r}: test and gallery must number the same classes alike.")
+        if self.known is not None and self.known.class_names != self.train.class_names:
+            raise ValueError(f"Benchmark {self.name!r}: train and known must number the same classes alike.")
 
     @property
     def fingerprint(self) -> str:
         """Checksum of all splits, 16 hexadecimal digits; see `Split.fingerprint`."""
-        splits = [split.fingerprint for split in (self.train, self.test, self.gallery) if split is not None]
+        sides = (self.train, self.test, self.gallery, self.known)
+        splits = [split.fingerprint for split in sides if split is not None]
         return hashlib.sha256(" ".join(splits).encode()).hexdigest()[:16]
 
     @property
     def identity(self) -> dict[str, Any]:
         """What tells these data from others, JSON-able."""
         return {"subset": self.subset, "fingerprint": self.fingerprint, **self.origin}
+
+    def with_known(self, share: float) -> "Benchmark":
+        """The benchmark with a part of the images of each training class held out as `known`.
+
+        Args:
+            share: Which part, of classes with three images or more: one image at least, and two stay.
+
+        Raises:
+            ValueError: A share that is not in (0, 1).
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"`share` must lie between 0 and 1. Received: share={share}")
+        held = []
+        for label in range(self.train.num_classes):
+            rows = np.flatnonzero(self.train.labels == label)
+            count = min(max(1, round(share * len(rows))), len(rows) - 2)
+            # Spread over the class: neighbors in a list of photos are often of one series.
+            if count > 0:
+                held.append(rows[np.linspace(0, len(rows) - 1, count).round().astype(int)])
+        if not held:
+            return self
+        known = np.concatenate(held)
+        rest = np.setdiff1d(np.arange(len(self.train)), known)
+        return dataclasses.replace(
+            self, train=self.train.subset(rest, renumber=False), known=self.train.subset(known, renumber=False)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

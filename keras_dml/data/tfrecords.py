@@ -5,6 +5,7 @@ all checksums, notes where each encoded image lies and keeps its labels; after t
 shards. The notes are cached, so the pass happens once.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -184,6 +185,11 @@ class PreparedInfo:
             )
         number = len(self.shards[split])
         stem = f"{self.name}-{split}.{self.file_format}"
+        others = sorted(path.name for path in self.folder.glob(f"{stem}-*"))
+        if not number and others:
+            raise DataError(
+                f"{self.folder / INFO_FILE} knows no shards of {split!r}, and {others[0]} is there. {PREPARE_AGAIN}"
+            )
         paths = [self.folder / f"{stem}-{shard:05d}-of-{number:05d}" for shard in range(number)]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
@@ -367,7 +373,25 @@ def _class_names(folder: pathlib.Path, columns: Sequence[str]) -> dict[str, tupl
         path = _names_file(folder, column)
         if path.is_file():
             names[column] = tuple(line.text for line in reading.lines(path))
+            _check_names(path, names[column], column)
     return names
+
+
+def _check_names(path: pathlib.Path, names: Sequence[str], column: str) -> None:
+    """Raises a DataError for a name twice, and for another number of names than features.json says."""
+    twice = next((name for name, count in collections.Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} is damaged: the name {twice!r} is there twice. {PREPARE_AGAIN}")
+    features = path.with_name("features.json")
+    if not features.is_file():
+        return
+    entry: Any = read_json_object(features)
+    for key in ("featuresDict", "features", column, "classLabel", "numClasses"):
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    if entry is not None and str(entry) != str(len(names)):
+        raise DataError(
+            f"{path} is damaged. Expected: {entry} names, by {features}. Found: {len(names)}. {PREPARE_AGAIN}"
+        )
 
 
 def _records(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:

@@ -4,10 +4,14 @@ Both may be small and unpack into any amount of memory. Keras writes neither com
 """
 
 import io
+import json
+import math
 import pathlib
 import zipfile
 import zlib
 from typing import Any, Final
+
+import numpy as np
 
 MOST_CONFIG: Final = 32 * 2**20
 SMALL: Final = 16 * 2**20
@@ -53,6 +57,43 @@ def check_keras_archive(path: pathlib.Path) -> None:
         if zipfile.is_zipfile(path):
             raise ValueError(f"{path} is damaged: {error}. Copy it again, or save the model again") from error
         raise ValueError(f"{path} is no model that Keras saved as .keras, or not a whole one: {error}") from error
+
+
+def check_declared_size(path: pathlib.Path) -> None:
+    """Compares the weights that the layers of a `.keras` file will make with the size of the file.
+
+    A layer of any width takes a few bytes of configuration. The model is built without its weights; what fails in that
+    is left to Keras, which says why.
+
+    Args:
+        path: The file, which `check_keras_archive` has found whole.
+
+    Raises:
+        ValueError: They would take far more memory than the file's; the text names it.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(_CONFIG)
+    # Keras would make, at some later time, what is left here.
+    waiting = list(global_state.get_global_attribute("uninitialized_variables") or [])
+    total = 0
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(json.loads(content), safe_mode=True)
+            for weight in model.variables:
+                total += math.prod(weight.shape) * np.dtype("float32").itemsize
+    except Exception:
+        return
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", waiting)
+    size = path.stat().st_size
+    if total > most_unpacked(size):
+        raise ValueError(
+            f"{path}: its layers would take {total} bytes, and the file has {size}, so it does not hold their weights; "
+            "they are not made. Save the model again"
+        )
 
 
 def check_weights(path: pathlib.Path, file: Any, size: int) -> None:

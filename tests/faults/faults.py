@@ -124,7 +124,7 @@ def token(path, dice):
 
 def line_twice(path, dice):
     lines = _lines(path)
-    lines.insert(dice.randrange(len(lines)), dice.choice(lines))
+    lines.insert(dice.randrange(len(lines)), dice.choice([line for line in lines if line.strip()] or lines))
     path.write_bytes(b"\n".join(lines))
 
 
@@ -156,6 +156,12 @@ def json_value(path, dice):
         content = json.loads(path.read_text())
     except ValueError:
         return
+    other_value(content, dice)
+    path.write_text(json.dumps(content))
+
+
+def other_value(content, dice):
+    """Puts another value, or none, somewhere into a JSON object."""
     owner, key = content, None
     for _ in range(dice.randrange(1, 5)):
         keys = list(owner) if isinstance(owner, dict) else list(range(len(owner))) if isinstance(owner, list) else []
@@ -173,7 +179,6 @@ def json_value(path, dice):
             del parent[key]
         else:
             parent[key] = dice.choice(VALUES)
-    path.write_text(json.dumps(content))
 
 
 def member(path, dice):

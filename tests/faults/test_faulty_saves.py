@@ -17,6 +17,8 @@ from keras_dml.backbones.torch_checkpoint import read_state_dict
 from keras_dml.backbones.weights import load_backbone_weights
 from keras_dml.data import ImagePreprocessing
 from zoo.compare import read_groups
+from zoo.report.experiment import open_experiment
+from zoo.report.sections.das import read_das_state
 from zoo.runs import open_run
 from zoo.runs.checkpoint import Checkpoints
 
@@ -56,6 +58,18 @@ def read_run(root):
     saved.image_encoder()
 
 
+def das_state(root):
+    run(root)
+    random = np.random.default_rng(0)
+    np.savez(
+        root / "das_state.npz",
+        frequency_recorder_matrix=random.integers(0, 9, (3, 4), dtype=np.int32),
+        transformation_bank=random.normal(size=(3, 2, 4)).astype(np.float32),
+        bank_fill=np.full(3, 2, np.int32),
+    )
+    return [root / "das_state.npz"]
+
+
 def experiment(root):
     for seed in (0, 1):
         folder = root / "das" / f"seed-{seed}"
@@ -72,12 +86,22 @@ def experiment(root):
         "exported": names[0],
     }
     (root / "experiment.json").write_text(json.dumps(content))
-    return [root / "experiment.json", *root.rglob("run.json"), *root.rglob("metrics.json")]
+    rival = {"recall@1": 0.3, "map@r": 0.1}
+    (root / "record.json").write_text(json.dumps({"format": 1, "rivals": {"raw pixels": rival}}))
+    (root / "metrics.json").write_text(json.dumps({"seeds": [0, 1], "arms": {"das": {"recall@1": [0.6, 0.6]}}}))
+    return [
+        root / "record.json",
+        root / "metrics.json",
+        root / "experiment.json",
+        *root.rglob("run.json"),
+        *root.rglob("metrics.json"),
+    ]
 
 
 def read_experiment(root):
     open_run(root)
     read_groups([root])
+    open_experiment(root)
 
 
 class Model:
@@ -156,6 +180,7 @@ def gallery(root):
 
 KINDS = {
     "encoder": (encoder, ImageEncoder.load, 20),
+    "das state": (das_state, lambda root: read_das_state(open_run(root)), 20),
     "run": (run, read_run, 40),
     "experiment": (experiment, read_experiment, 40),
     "checkpoints": (checkpoints, read_checkpoints, 40),

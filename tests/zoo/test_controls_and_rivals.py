@@ -121,3 +121,10 @@ def test_a_choice_on_held_out_classes_takes_four_of_them():
     assert held_out_fold(few.train) is None
     with pytest.raises(ValueError, match=r"digits has 3 training classes.*at least 4"):
         held_out(few)
+
+
+def test_tune_wants_a_rate_to_start_from(tmp_path, capsys):
+    arguments = ["digits", "--set", "arms.das.learning_rate=0.0", "--set", "arms.baseline.learning_rate=0.0"]
+    assert tune.main([*arguments, "--output", str(tmp_path)]) != 0
+    assert "Arm 'baseline' has no rate to start from" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/"))

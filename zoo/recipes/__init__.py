@@ -17,7 +17,7 @@ from zoo.recipes.digits_losses import DIGITS_LOSSES
 from zoo.recipes.digits_pddm import DIGITS_PDDM
 from zoo.recipes.dinov2 import CARS196_DINOV2, CUB200_DINOV2, SOP_DINOV2
 from zoo.recipes.domainnet import DOMAINNET, DOMAINNET_TO_REAL
-from zoo.recipes.folder import FOLDER
+from zoo.recipes.folder import FOLDER, FOLDER_FINETUNE
 from zoo.recipes.glyphs import GLYPHS
 from zoo.recipes.glyphs_losses import GLYPHS_LOSSES
 from zoo.recipes.imagenet import IMAGENET10K_TRANSFER, IMAGENET2010_ZERO_SHOT
@@ -68,6 +68,7 @@ RECIPES: dict[str, Recipe] = {
         IMAGENET2010_ZERO_SHOT,
         IMAGENET10K_TRANSFER,
         FOLDER,
+        FOLDER_FINETUNE,
     )
 }
 

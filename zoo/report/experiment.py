@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_dml.utils.files import read_json
+from keras_dml.utils.files import read_json_object
 from zoo.compare import Group
 from zoo.runs import ExperimentFolder, RunFolder, SavedRun, open_run, run_folders
-from zoo.runs.reading import read_experiment
+from zoo.runs.reading import check_values, read_experiment
 
 UNTRAINED = "untrained"
 
@@ -88,10 +88,9 @@ def _rivals(folder: pathlib.Path, arms: Mapping[str, Sequence[SavedRun]]) -> dic
     files = ExperimentFolder(folder)
     found: dict[str, Any] = {}
     if files.record.is_file():
-        found |= read_json(files.record).get("rivals") or {}
+        found |= _tables(files.record, "rivals")
     if files.metrics.is_file():
-        known = read_json(files.metrics).get("arms", {})
-        found |= {name: values for name, values in known.items() if name not in arms}
+        found |= {name: values for name, values in _tables(files.metrics, "arms").items() if name not in arms}
     if UNTRAINED not in found:
         first = next(iter(arms.values()))
         measured = [_finite(run.metrics.get("untrained", {})) for run in first]
@@ -104,6 +103,14 @@ def _rivals(folder: pathlib.Path, arms: Mapping[str, Sequence[SavedRun]]) -> dic
         for name, metrics in found.items()
     }
     return {name: metrics for name, metrics in rivals.items() if any(metrics.values())}
+
+
+def _tables(path: pathlib.Path, key: str) -> dict[str, Any]:
+    """What a file holds under `key`: metrics by name."""
+    tables: dict[str, Any] = read_json_object(path, {key: dict}).get(key) or {}
+    for name, values in tables.items():
+        check_values(path, f"{key}.{name}", values, lists=True)
+    return tables
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:

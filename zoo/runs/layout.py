@@ -22,6 +22,8 @@ import pathlib
 from keras_dml.utils.encoder_files import CONTENT_FILE, ENCODER_FILE, PAIR_SCORER_FILE
 
 RUN_FORMAT = 1
+TUNING_FOLDER = "tuning"
+"""Runs that choose rates, in an experiment folder."""
 EXPERIMENT_FORMAT = 1
 SELECTION_RUN = "selection"
 """Folder, beside those of an arm's seeds, of the run that chooses its epoch on held-out training classes."""
@@ -72,6 +74,16 @@ class RunFolder:
         """The pair scorer, where one was trained, under the name that is there."""
         old = self.path / OLD_PAIR_SCORER_FILE
         return old if old.is_file() else self.path / PAIR_SCORER_FILE
+
+    @property
+    def known_embeddings(self) -> pathlib.Path:
+        """Embeddings of the held-out images of training classes, where there are any."""
+        return self.path / "known_embeddings.npz"
+
+    @property
+    def train_embeddings(self) -> pathlib.Path:
+        """Embeddings of the training images, the gallery of the known queries."""
+        return self.path / "train_embeddings.npz"
 
     @property
     def das_state(self) -> pathlib.Path:
@@ -168,6 +180,11 @@ class ExperimentFolder:
     def neighbors(self) -> pathlib.Path:
         """A picture."""
         return self.path / "neighbours.png"
+
+    @property
+    def confused(self) -> pathlib.Path:
+        """A picture."""
+        return self.path / "confused.png"
 
     @property
     def query(self) -> pathlib.Path:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_dml.typing import METRICS
 from keras_dml.utils.files import read_json_object
 from zoo.recipe import metric_of
 from zoo.runs.layout import (
@@ -171,6 +173,7 @@ def open_run(folder: pathlib.Path | str) -> SavedRun:
             f"{files.config} has format {config.get('format')!r}; this version reads {RUN_FORMAT}. "
             "Read it with the version of keras_dml that wrote it."
         )
+    check_settings(files.config, config.get("recipe") or {})
     ks = (config.get("recipe") or {}).get("ks", [1])
     if not isinstance(ks, list) or not ks or any(type(k) is not int or k < 1 for k in ks):
         raise ValueError(f"{files.config} is damaged. Expected: `recipe.ks` to be positive whole numbers. Found: {ks!r}")
@@ -178,8 +181,32 @@ def open_run(folder: pathlib.Path | str) -> SavedRun:
     wrong = next((name for name, values in history.items() if not _numbers(values)), None)
     if wrong is not None:
         raise ValueError(f"{files.history} is damaged. Expected: `{wrong}` to be a list of numbers")
-    metrics = read_json_object(files.metrics, {"untrained": dict}) if files.metrics.is_file() else {}
+    metrics = read_json_object(files.metrics) if files.metrics.is_file() else {}
+    for name in ("untrained", "untrained_held_out", "last", "selected"):
+        if metrics.get(name) is not None:
+            check_values(files.metrics, name, metrics[name])
     return SavedRun(path, config, history, metrics)
+
+
+def check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Raises a ValueError that names the file if its `recipe` cannot be what `Recipe.to_dict` gave, now or before."""
+    arms = settings.get("arms")
+    if arms is not None and not (isinstance(arms, dict) and all(isinstance(one, dict) for one in arms.values())):
+        raise ValueError(f"{path} is damaged. Expected: `recipe.arms` to be settings by arm. Found: {arms!r}")
+    metric = settings.get("metric")
+    if metric is not None and metric not in METRICS:
+        raise ValueError(
+            f"{path} is damaged. Expected: `recipe.metric` to be {' or '.join(METRICS)}. Found: {metric!r}"
+        )
+
+
+def check_values(path: pathlib.Path, key: str, values: Any, lists: bool = False) -> None:
+    """Raises a ValueError that names the file unless `values` are numbers by name, or with `lists` lists of them."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged. Expected: `{key}` to hold numbers by name. Found: {values!r}")
+    wrong = next((name for name, one in values.items() if not _numbers(one if lists and isinstance(one, list) else [one])), None)
+    if wrong is not None:
+        raise ValueError(f"{path} is damaged. Expected: `{key}.{wrong}` to be numbers. Found: {values[wrong]!r}")
 
 
 def _numbers(values: Any) -> bool:

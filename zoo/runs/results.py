@@ -39,19 +39,28 @@ def save_results(
             transformation_bank=np.asarray(augmentation.transformation_bank),
             bank_fill=np.asarray(augmentation.bank_fill),
         )
-    sides = (
-        (files.test_embeddings, benchmark.test, vectors[0]),
-        (files.gallery_embeddings, benchmark.gallery, vectors[1]),
+    _save_side(files.test_embeddings, benchmark.test, vectors[0])
+    if benchmark.gallery is not None and vectors[1] is not None:
+        _save_side(files.gallery_embeddings, benchmark.gallery, vectors[1])
+
+
+def save_known(folder: pathlib.Path, benchmark: "Benchmark", vectors: Sides) -> None:
+    """Saves the embeddings of the known queries and of the training images, which are their gallery."""
+    files = RunFolder(folder)
+    assert benchmark.known is not None
+    assert vectors[1] is not None
+    _save_side(files.known_embeddings, benchmark.known, vectors[0])
+    _save_side(files.train_embeddings, benchmark.train, vectors[1])
+
+
+def _save_side(path: pathlib.Path, split: "Split", vectors: np.ndarray) -> None:
+    _save_arrays(
+        path,
+        embeddings=vectors,
+        labels=split.labels,
+        ids=np.array(split.ids),
+        class_names=np.array(split.class_names),
     )
-    for path, split, embedded in sides:
-        if split is not None and embedded is not None:
-            _save_arrays(
-                path,
-                embeddings=embedded,
-                labels=split.labels,
-                ids=np.array(split.ids),
-                class_names=np.array(split.class_names),
-            )
 
 
 def finish(folder: pathlib.Path, history: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:

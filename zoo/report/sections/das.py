@@ -10,6 +10,7 @@ from zoo.report.charts import Chart, histogram, line_chart
 from zoo.report.evaluated import EvaluatedRun, history_by_epoch
 from zoo.report.pictures import pixels_uri
 from zoo.report.sections.section import Section
+from zoo.runs import SavedRun
 from zoo.titles import title
 
 FREQUENCY_ROWS = 128
@@ -82,18 +83,38 @@ class DASSection(Section):
     curves: list[Chart]
 
 
+def read_das_state(run: SavedRun) -> DASState:
+    """What a run has saved of its augmentation.
+
+    Raises:
+        ValueError: The file is damaged, or its arrays do not fit each other; the text names it.
+        OSError: It cannot be read.
+    """
+    from keras_dml.data import reading
+
+    path = run.files.das_state
+    counts, bank, fill = "frequency_recorder_matrix", "transformation_bank", "bank_fill"
+    saved = reading.read_npz(
+        path,
+        {
+            counts: reading.ArraySpec("iu", (None, None), "(classes, d) whole numbers"),
+            bank: reading.ArraySpec("f", (None, None, None), "(classes, places, d) numbers"),
+            fill: reading.ArraySpec("iu", (None,), "(classes,) whole numbers"),
+        },
+        f"the arrays {counts}, {bank} and {fill}, as a training saves them",
+    )
+    shapes = {name: array.shape for name, array in saved.items()}
+    if saved[bank].shape[::2] != saved[counts].shape or len(saved[fill]) != len(saved[counts]):
+        raise ValueError(f"{path} is damaged: its arrays do not fit each other. Received: {shapes}")
+    return DASState(saved[counts], saved[bank], saved[fill], run.config.get("recipe", {}).get("das") or {})
+
+
 def das_section(evaluated: EvaluatedRun) -> DASSection | None:
     """What the run has saved of its augmentation; None if it was trained without."""
     run, random = evaluated.run, evaluated.random()
     if not run.files.das_state.is_file():
         return None
-    with np.load(run.files.das_state, allow_pickle=False) as saved:
-        state = DASState(
-            saved["frequency_recorder_matrix"],
-            saved["transformation_bank"],
-            saved["bank_fill"],
-            run.config.get("recipe", {}).get("das") or {},
-        )
+    state = read_das_state(run)
     counts, bank, fill = state.counts, state.bank, state.fill
     rows = np.sort(random.permutation(len(counts))[:FREQUENCY_ROWS])
     chosen = counts[rows].astype(float)
