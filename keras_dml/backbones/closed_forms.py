@@ -4,6 +4,9 @@ import numpy as np
 
 from keras_dml.typing import Tensor
 
+ROUNDING = 1e-9
+"""Spread, as a share of the largest feature, that is taken for rounding of equal features."""
+
 
 def pca(features: Tensor, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """The map onto the first principal components.
@@ -22,7 +25,8 @@ def pca(features: Tensor, dim: int) -> tuple[np.ndarray, np.ndarray]:
     mean = features.mean(axis=0)
     values, vectors = np.linalg.eigh(_covariance(features - mean))
     # Of directions without any variance none is better than another.
-    used = values[::-1][:dim] > np.finfo(np.float64).eps * max(values[-1], 0.0) * len(values)
+    least = max(np.finfo(np.float64).eps * max(values[-1], 0.0) * len(values), _rounding(features))
+    used = values[::-1][:dim] > least
     kernel = np.zeros((features.shape[1], dim))
     kernel[:, : len(used)] = vectors[:, ::-1][:, :dim] * used
     return kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)
@@ -62,7 +66,7 @@ def within_class_whitening(
     covariance = _covariance(features - means[rows])
     size = len(covariance)
     scale = np.trace(covariance) / size
-    if scale <= 0:
+    if scale <= _rounding(features):
         return pca(features, dim)
     values, vectors = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * scale * np.eye(size))
     # Without shrinkage, directions in which no class varies would be stretched without bound.
@@ -77,6 +81,11 @@ def _checked(features: Tensor) -> np.ndarray:
     if found.ndim != 2 or not found.size or not np.isfinite(found).all():
         raise ValueError(f"Features must be finite numbers `(n, d)`. Received: shape {found.shape}")
     return found
+
+
+def _rounding(features: np.ndarray) -> float:
+    """The variance that rounding alone may leave."""
+    return float((ROUNDING * np.abs(features).max()) ** 2)
 
 
 def _covariance(centered: np.ndarray) -> np.ndarray:

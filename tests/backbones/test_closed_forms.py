@@ -90,3 +90,18 @@ def test_wrong_arguments(features):
         within_class_whitening(rows, labels[:3], 2, 0.1)
     with pytest.raises(ValueError, match="shrinkage=2"):
         within_class_whitening(rows, labels, 2, 2)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, -3e4])
+def test_what_rounding_leaves_of_equal_features_is_no_direction(value):
+    rows, labels = np.full((40, 6), value), np.arange(40) % 5
+    for kernel, bias in (pca(rows, 3), within_class_whitening(rows, labels, 3, 0.2)):
+        assert not kernel.any()
+        assert not bias.any()
+
+
+def test_copies_of_an_image_are_not_whitened():
+    random = np.random.default_rng(0)
+    rows, labels = np.repeat(random.normal(size=(5, 6)), 3, axis=0), np.repeat(np.arange(5), 3)
+    for found, expected in zip(within_class_whitening(rows, labels, 3, 0.2), pca(rows, 3), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
