@@ -12,7 +12,7 @@ of the whole network, which takes hours on a CPU:
 
     python -m zoo.reproduce folder_finetune --data-dir PATH
 
-docs/own_photos.md leads through it.
+docs/recipes.md has the options.
 """
 
 from zoo.recipe import DAS, Recipe, derived
