@@ -37,9 +37,6 @@ MIN_SIZE = 20
 CANDIDATES_PER_NEIGHBOR = 10
 # Queries from which on ScaNN's thread pool pays for itself.
 PARALLEL_QUERIES = 32
-# One or two queries are searched in another way than more of them, in which a tree finds other items. Filled up to a
-# multiple of this, queries get the same answer alone and in any company, that with which recall was measured.
-QUERIES_TOGETHER = 4
 # Order of the tensors that ScaNN's scann_to_tensors returns, with rank and type.
 TENSORS = {
     "scann_config": (0, "string"),
@@ -228,19 +225,16 @@ class ScannEngine(Engine):
         size = index.size
 
         def find(queries: Tensor, k: Tensor, candidates: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor]:
-            count = tf.shape(queries)[0]
-            padding = (-count) % QUERIES_TOGETHER
-            queries = tf.concat([queries, tf.repeat(queries[:1], padding, axis=0)], axis=0)
             indices, distances = ops.scann_search_batched(
                 scann_handle=resource.handle(),
                 queries=queries,
                 final_num_neighbors=k,
                 pre_reordering_num_neighbors=candidates,
                 leaves_to_search=leaves,
-                parallel=count >= PARALLEL_QUERIES,
+                parallel=tf.shape(queries)[0] >= PARALLEL_QUERIES,
             )
-            indices = tf.ensure_shape(indices, (None, None))[:count]
-            distances = tf.ensure_shape(distances, (None, None))[:count]
+            indices = tf.ensure_shape(indices, (None, None))
+            distances = tf.ensure_shape(distances, (None, None))
             return indices, -distances if settings.metric == "euclidean" else distances
 
         def search(queries: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

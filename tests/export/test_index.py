@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from export_helpers import clustered, exact_neighbors
 
-import export
 from export import Gallery, IndexSpec
 from export.index import calibration
 from export.index.built_index import build_index
@@ -174,26 +173,3 @@ def test_files_that_are_no_npz(tmp_path):
     np.savez(path, embeddings=clustered(2, 4), ids=np.array(["a", {}], dtype=object))
     with pytest.raises(ValueError, match=r"g\.npz: the array ids holds Python objects, which are never read"):
         Gallery.from_npz(path)
-
-
-def test_a_query_gets_the_same_answer_alone_and_in_company(tmp_path):
-    """A tree whose leaves cut clusters apart, so that answers depend on which leaves are visited."""
-    random = np.random.default_rng(0)
-    centers = random.normal(size=(300, 32))
-    points = (centers[random.integers(0, 300, 21_000)] + 2.0 * random.normal(size=(21_000, 32))).astype(np.float32)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    rows, queries = points[:20_000], points[20_000:]
-    index = export.IndexSpec("tree", options={"leaves": 400, "leaves_to_search": 24, "reorder": 40})
-    version = export.build_model(
-        tmp_path / "tree", export.Gallery(rows, [str(row) for row in range(20_000)]), index=index
-    )
-    model = export.load(version)
-    together = model.search_embeddings(queries).indices
-    for size in (1, 2, 3, 257):
-        pieces = [model.search_embeddings(queries[start : start + size]).indices for start in range(0, 514, size)]
-        found = np.concatenate(pieces)[:514]
-        assert (found == together[: len(found)]).all(), size
-    # What the manifest promises is what is served, but for the chance of other queries.
-    exact = export.load(version, exact=True).search_embeddings(queries).indices
-    recall = np.mean([len(set(found) & set(wanted)) / 10 for found, wanted in zip(together, exact, strict=True)])
-    assert abs(recall - model.manifest["recall"]["recall"]) < 0.03
