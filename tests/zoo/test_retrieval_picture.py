@@ -35,7 +35,7 @@ def test_ink_in_color_and_photographs(paper):
 def test_the_picture(tmp_path, channels):
     images = np.random.default_rng(0).integers(0, 255, (12, 10, 10, channels), dtype=np.uint8)
     split = Split(images, np.arange(12) // 2, [f"{'AB'[k % 2]} {k}" for k in range(6)])
-    places, method = project(np.random.default_rng(0).normal(size=(12, 4)), "pca", 0)
+    places, method = project(np.random.default_rng(0).normal(size=(12, 4)), "euclidean", "pca", seed=0)
     assert method == "first two principal components"
     path = tmp_path / "picture.png"
     retrieval_picture(path, split, [0, 3], np.array([[1, 2], [2, 5]]), (list(range(12)), places), "title")
@@ -44,6 +44,6 @@ def test_the_picture(tmp_path, channels):
 
 def test_without_a_map(tmp_path):
     split = Split(np.zeros((3, 4, 4, 1), np.uint8), [0, 0, 1], ["one", "two"])
-    assert project(np.zeros((2, 3)), "pca", 0) == (None, "")
+    assert project(np.zeros((2, 3)), "cosine", "pca", seed=0) == (None, "")
     retrieval_picture(tmp_path / "x.png", split, [0], np.array([[1, 2]]), None, "title")
     assert (tmp_path / "x.png").stat().st_size > 1000
