@@ -105,6 +105,21 @@ class Gallery:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        """`(m,)` row numbers of items by their ids.
+
+        Raises:
+            ValueError: There is no item of an id.
+        """
+        wanted = dict.fromkeys(ids, -1)
+        for row, name in enumerate(self.ids):
+            if name in wanted:
+                wanted[name] = row
+        missing = [name for name, row in wanted.items() if row < 0]
+        if missing:
+            raise ValueError(f"The gallery of {len(self)} items has none of the id {missing[0]!r}")
+        return np.array([wanted[name] for name in ids], np.int64)
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Gallery":
         """The given rows."""
         rows = np.asarray(rows, dtype=np.int64)

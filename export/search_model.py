@@ -9,8 +9,10 @@ import numpy as np
 from export import manifest, versions
 from export.deprecated import renamed_arguments
 from export.encoder_files import open_encoder
+from export.filtered_search import FilteredSearch
 from export.gallery import Gallery
 from export.index.engine import engine_of_manifest
+from export.index.spec import largest_value
 from export.prepared_image import prepare_image
 from export.search_result import SearchResult
 from export.versions import GALLERY
@@ -65,6 +67,7 @@ class SearchModel:
         self.signatures = dict(module.signatures)
         self._functions = {name: _positional(function) for name, function in self.signatures.items()}
         self._gallery: Gallery | None = None
+        self._filtered: FilteredSearch | None = None
         self._image_encoder: ImageEncoder | None = None
 
     @property
@@ -105,6 +108,20 @@ class SearchModel:
         if self._gallery is None:
             self._gallery = Gallery.open(self.folder / GALLERY)
         return self._gallery
+
+    @property
+    def filtered(self) -> FilteredSearch:
+        """Exact search among the items that a filter keeps."""
+        if self._filtered is None:
+            reranking = self.manifest.get("reranking")
+            image_encoder = self.image_encoder if reranking else None
+            self._filtered = FilteredSearch(
+                self.gallery,
+                self.manifest["index"]["metric"],
+                None if image_encoder is None else image_encoder.pair_scorer,
+                reranking["shortlist"] if reranking else 0,
+            )
+        return self._filtered
 
     def __len__(self) -> int:
         return self.manifest["gallery"]["size"]
@@ -153,24 +170,49 @@ class SearchModel:
                 raise ValueError(f"The images cannot be embedded: {first_line(error)}") from error
         return np.concatenate(pieces)
 
-    def search(self, images: Any, k: int | None = None) -> SearchResult:
-        """The `k` gallery items nearest to each image; see `embed` for what an image may be."""
-        return self.search_embeddings(self.embed(images), k)
+    def search(self, images: Any, k: int | None = None, *, where: Any = None, offset: int = 0) -> SearchResult:
+        """The `k` gallery items nearest to each image.
 
-    def search_embeddings(self, embeddings: Any, k: int | None = None) -> SearchResult:
+        What an image may be, `embed` says, and `search_embeddings` the rest.
+        """
+        return self.search_embeddings(self.embed(images), k, where=where, offset=offset)
+
+    def search_items(
+        self, ids: str | Sequence[str], k: int | None = None, *, where: Any = None, offset: int = 0
+    ) -> SearchResult:
+        """The gallery items nearest to each of some items of the gallery, which find themselves too.
+
+        Args:
+            ids: Ids of items, one or a sequence.
+            k: As in `search_embeddings`, like the rest.
+
+        Raises:
+            ValueError: The gallery has no item of an id.
+        """
+        rows = self.gallery.rows_of([ids] if isinstance(ids, str) else ids)
+        return self.search_embeddings(np.array(self.gallery.embeddings[rows]), k, where=where, offset=offset)
+
+    def search_embeddings(
+        self, embeddings: Any, k: int | None = None, *, where: Any = None, offset: int = 0
+    ) -> SearchResult:
         """The gallery items nearest to each embedding.
 
         Args:
             embeddings: `(n, d)` or `(d,)` finite floats.
             k: Neighbors per query, `default_k` by default; at most the gallery's size are returned.
+            where: A filter on ids and metadata columns, `{"label": "cup", "price": {"$lt": 20}}`; see
+                `export.where.where_mask`. Items that it keeps are searched exactly, whatever the index.
+            offset: Nearest items left out, for the next page of results.
 
         Raises:
-            ValueError: `k` is not positive, the width differs from the model's, or a value is not finite or so large
-                that scores would overflow.
+            ValueError: `k` is not positive, the width differs from the model's, a value is not finite or so large
+                that scores would overflow, or the filter does not fit the gallery.
         """
         k = self.default_k if k is None else k
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 < k < 2**31:
             raise ValueError(f"`k` must be a positive integer. Received: k={k!r}")
+        if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or not 0 <= offset < 2**31 - k:
+            raise ValueError(f"`offset` must be 0 or a positive integer. Received: offset={offset!r}")
         embeddings = np.asarray(embeddings, np.float32)
         if embeddings.ndim == 1:
             embeddings = embeddings[None]
@@ -180,16 +222,41 @@ class SearchModel:
             )
         if not np.isfinite(embeddings).all():
             raise ValueError("`embeddings` must be finite. Received: NaN or infinity")
-        import tensorflow as tf
+        starts = range(0, max(1, len(embeddings)), BATCH_QUERIES)
+        batches = [embeddings[start : start + BATCH_QUERIES] for start in starts]
+        if where is not None:
+            pieces = [self.search_where(batch, k + offset, where) for batch in batches]
+        else:
+            import tensorflow as tf
 
-        try:
-            pieces = [
-                self.call("search_embeddings", {"embeddings": embeddings[start : start + BATCH_QUERIES], "k": k})
-                for start in range(0, max(1, len(embeddings)), BATCH_QUERIES)
-            ]
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"The embeddings cannot be searched: {first_line(error)}") from error
-        return result_of({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+            try:
+                pieces = [self.call("search_embeddings", {"embeddings": batch, "k": k + offset}) for batch in batches]
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"The embeddings cannot be searched: {first_line(error)}") from error
+        return result_of({name: np.concatenate([piece[name] for piece in pieces])[:, offset:] for name in pieces[0]})
+
+    def search_where(self, embeddings: np.ndarray, k: int, where: Any) -> dict[str, np.ndarray]:
+        """The outputs of `search_embeddings`'s signature, of the items that a filter keeps.
+
+        Args:
+            embeddings: `(n, d)` finite float32.
+            k: Neighbors per query.
+            where: The filter.
+        """
+        metric = self.manifest["index"]["metric"]
+        limit = largest_value(self.embedding_dim)
+        if metric != "cosine" and embeddings.size and np.abs(embeddings).max() > limit:
+            raise ValueError(f"Query embeddings may hold values up to {limit:g}, beyond which scores overflow")
+        rows, scores = self.filtered.search(embeddings, k, where)
+        ids: np.ndarray = np.empty(rows.shape, dtype=object)
+        ids.flat[:] = [self.gallery.ids[row].encode() for row in rows.ravel().tolist()]
+        outputs = {"ids": ids, "scores": scores, "indices": rows}
+        for name, values in self.gallery.metadata.items():
+            column = values[rows]
+            if column.dtype == object:
+                column.flat[:] = [text.encode() for text in column.ravel().tolist()]
+            outputs[name] = column
+        return outputs
 
 
 def result_of(outputs: dict[str, np.ndarray]) -> SearchResult:

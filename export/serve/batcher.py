@@ -5,7 +5,8 @@ import collections
 import concurrent.futures
 import dataclasses
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,10 @@ class Batcher:
         self._queues.setdefault(job.key, collections.deque()).append(job)
         self._dispatch()
         return await job.future
+
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a function that is called on one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def close(self) -> None:
         """Lets the threads end."""

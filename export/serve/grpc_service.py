@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -22,7 +22,9 @@ from export.serve.logs import event
 from export.serve.search_service import SearchService, answer_bytes, off_loop
 from export.serve.service_error import Code, ServiceError
 from export.serve.validation import invalid
+from export.where import parse_where
 
+NARROWING = ("where", "offset")
 SIGNATURE_FIELD = "signature_def"
 VALUE_FIELDS = {
     tf.string: "string_val",
@@ -52,14 +54,19 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         async def answer(record: dict[str, object]) -> predict_pb2.PredictResponse:
             name, number = _model(request.model_spec)
             limit = self._service.config.max_body_bytes
+            where, offset = _narrowing(request.inputs, limit)
             outputs, version, signature = await self._service.predict(
                 name,
                 number,
                 request.model_spec.signature_name,
-                lambda version, signature: {key: _array(key, value, limit) for key, value in request.inputs.items()},
+                lambda version, signature: {
+                    key: _array(key, value, limit) for key, value in request.inputs.items() if key not in NARROWING
+                },
                 timeout=context.time_remaining(),
                 record=record,
                 wanted=request.output_filter,
+                where=where,
+                offset=offset,
             )
 
             def write() -> predict_pb2.PredictResponse:
@@ -165,6 +172,20 @@ def _model(spec: Any) -> tuple[str, int | None]:
     if not spec.HasField("version"):
         return spec.name, None
     return spec.name, int(spec.version.value)
+
+
+def _narrowing(inputs: Mapping[str, tensor_pb2.TensorProto], limit: int) -> tuple[Any, int]:
+    """The inputs `where`, a filter as JSON text, and `offset`, which belong to a request and not to the graph."""
+    where, offset = (_array(name, inputs[name], limit) if name in inputs else None for name in NARROWING)
+    if where is not None and (where.dtype != object or where.size != 1):
+        raise invalid("Input 'where' must be one string, a filter as JSON")
+    if offset is not None and (offset.dtype.kind not in "iu" or offset.size != 1):
+        raise invalid("Input 'offset' must be one whole number")
+    try:
+        filtered = None if where is None else parse_where(where.flat[0].decode())
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return filtered, 0 if offset is None else int(offset.flat[0])
 
 
 def _array(name: str, proto: tensor_pb2.TensorProto, limit: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from export.serve.logs import event
 from export.serve.search_service import SearchService, off_loop
 from export.serve.service_error import Code, ServiceError
 from export.serve.validation import invalid
+from export.where import parse_where
 
 Handler = Callable[[Request, dict[str, object]], Awaitable[Response]]
 GALLERY_PAGE = 200
@@ -165,6 +166,7 @@ class Rest:
         signature = payload.get("signature_name")
         if signature is not None and not isinstance(signature, str):
             raise invalid("'signature_name' must be a string")
+        where, offset = payload.get("where"), payload.get("offset", 0)
         version = self._service.store.find(request.path_params["name"], _number(request))
         by_rows = False
         inputs: dict[str, np.ndarray] | None = None
@@ -178,7 +180,13 @@ class Rest:
             return inputs
 
         outputs, _, _ = await self._service.predict(
-            request.path_params["name"], _number(request), signature, read, record=record
+            request.path_params["name"],
+            _number(request),
+            signature,
+            read,
+            record=record,
+            where=where,
+            offset=offset,
         )
         size = sum(value.size for value in outputs.values()) * 16
         return Response(
@@ -272,7 +280,7 @@ class Rest:
         version, row = self._row(request)
         query = np.array(version.gallery.embeddings[row : row + 1], np.float32)
         k = self._k(request)
-        return await self._found("search_embeddings", {"embeddings": query, "k": k}, record)
+        return await self._found(request, "search_embeddings", {"embeddings": query, "k": k}, record)
 
     async def search(self, request: Request, record: dict[str, object]) -> Response:
         """What is near an image, sent as the body."""
@@ -282,11 +290,23 @@ class Rest:
             body = await self._body(request)
         images: np.ndarray = np.empty(1, dtype=object)
         images[0] = body
-        return await self._found("search_bytes", {"image_bytes": images, "k": self._k(request)}, record)
+        return await self._found(request, "search_bytes", {"image_bytes": images, "k": self._k(request)}, record)
 
-    async def _found(self, signature: str, inputs: dict[str, np.ndarray], record: dict[str, object]) -> Response:
+    async def _found(
+        self, request: Request, signature: str, inputs: dict[str, np.ndarray], record: dict[str, object]
+    ) -> Response:
+        try:
+            where = parse_where(request.query_params["where"]) if "where" in request.query_params else None
+        except ValueError as error:
+            raise invalid(str(error)) from None
         outputs, version, _ = await self._service.predict(
-            self._service.store.name, None, signature, lambda version, name: inputs, record=record
+            self._service.store.name,
+            None,
+            signature,
+            lambda version, name: inputs,
+            record=record,
+            where=where,
+            offset=_query(request, "offset", 0, 0, self._service.config.max_k),
         )
         result = result_of(outputs)
         items = [

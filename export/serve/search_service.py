@@ -61,6 +61,8 @@ class SearchService:
         timeout: float | None = None,
         record: dict[str, object] | None = None,
         wanted: Iterable[str] = (),
+        where: Any = None,
+        offset: int = 0,
     ) -> tuple[dict[str, np.ndarray], LoadedVersion, str]:
         """Computes a signature.
 
@@ -72,6 +74,8 @@ class SearchService:
             timeout: Seconds the client waits, where it says so.
             record: Gets what the log should say about the request.
             wanted: Names of outputs; all by default.
+            where: A filter on the items that a search finds; see `export.where.where_mask`.
+            offset: Nearest items that a search leaves out.
 
         Returns:
             The outputs, the version and the signature that made them.
@@ -90,17 +94,24 @@ class SearchService:
             rows = len(next(iter(inputs.values())))
             if record is not None:
                 record |= {"rows": rows, "k": k}
-            job = Job(version, signature, inputs, k, pixels, asyncio.get_running_loop().create_future())
+            if where is not None or offset:
+                k = self._deepest(signature, rows, k, offset)
             limit = self.config.timeout if timeout is None else min(timeout, self.config.timeout)
             try:
                 async with asyncio.timeout(limit):
-                    outputs = await self._batcher.run(job)
+                    if where is None:
+                        outputs = await self._run(version, signature, inputs, k, pixels)
+                    else:
+                        assert k is not None
+                        outputs = await self._search_where(version, inputs, k, pixels, where)
             except TimeoutError:
                 raise ServiceError(
                     Code.DEADLINE_EXCEEDED,
                     f"The search did not finish within {limit:g} s. Send fewer rows, or try later",
                 ) from None
             self.metrics.rows.labels(signature).inc(rows)
+            if offset:
+                outputs = {name: values[:, offset:] for name, values in outputs.items()}
             outputs = _chosen(outputs, wanted)
             size = sum(map(answer_bytes, outputs.values()))
             if size > self.config.max_answer_bytes:
@@ -109,6 +120,38 @@ class SearchService:
                     "rows, lower k, or name the outputs that you need"
                 )
             return outputs, version, signature
+
+    async def _run(
+        self, version: LoadedVersion, signature: str, inputs: Inputs, k: int | None, pixels: int
+    ) -> dict[str, np.ndarray]:
+        future: asyncio.Future[dict[str, np.ndarray]] = asyncio.get_running_loop().create_future()
+        return await self._batcher.run(Job(version, signature, inputs, k, pixels, future))
+
+    async def _search_where(
+        self, version: LoadedVersion, inputs: Inputs, k: int, pixels: int, where: Any
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a search among the items that a filter keeps."""
+        ((name, rows),) = inputs.items()
+        if name != "embeddings":
+            signature = "embed_bytes" if name == "image_bytes" else "embed_images"
+            rows = (await self._run(version, signature, inputs, None, pixels))["embeddings"]
+        try:
+            return await self._batcher.call(version.model.search_where, rows, k, where)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+
+    def _deepest(self, signature: str, rows: int, k: int | None, offset: int) -> int:
+        """The number of neighbors that are found where the first `offset` of them are left out."""
+        if k is None:
+            raise invalid(f"'where' and 'offset' are for searches. Received: signature {signature!r}")
+        if isinstance(offset, bool) or not isinstance(offset, int) or not offset >= 0:
+            raise invalid(f"'offset' must be 0 or a positive whole number. Received: {str(offset)[:50]}")
+        if k + offset > self.config.max_k or rows * (k + offset) > self.config.max_results:
+            raise invalid(
+                f"A search may go {self.config.max_k} neighbors deep, and {self.config.max_results} for all rows "
+                f"together. Received: {rows} rows with k={k} and offset={str(offset)[:50]}"
+            )
+        return k + offset
 
     @contextmanager
     def admitted(self) -> Iterator[None]:

@@ -151,6 +151,39 @@ def test_grpc_search(channel, model, digits):
     assert list(response.outputs) == ["ids"]
 
 
+def test_searches_under_a_filter(server, channel, model, digits):
+    images = np.stack([digits.image(row) for row in (3, 77, 500)])
+    contents = [png(image) for image in images]
+    label = str(model.gallery.metadata["label"][-1])
+    where = {"label": {"$in": [label]}}
+    wanted = model.search(images, 6, where=where, offset=2)
+    assert set(wanted.labels.ravel()) == {label}
+    rows = [{"image_bytes": base64_of(content), "k": 6} for content in contents]
+    status, body = predict(server, {"instances": rows, "where": where, "offset": 2})
+    assert status == 200, body
+    answer = body["predictions"]
+    assert_equal_result({name: [row[name] for row in answer] for name in answer[0]}, wanted)
+    inputs = {
+        "image_bytes": np.array(contents, dtype=object),
+        "k": np.int32(6),
+        "where": json.dumps(where),
+        "offset": np.int32(2),
+    }
+    outputs = {name: tf.make_ndarray(value) for name, value in grpc_predict(channel, inputs).outputs.items()}
+    for name in ("ids", "label"):
+        outputs[name] = np.array([[item.decode() for item in row] for row in outputs[name]])
+    assert_equal_result(outputs, wanted)
+    # All that a filter keeps, and a filter that keeps nothing.
+    payload = {"signature_name": "search_images", "inputs": {"images": images.tolist(), "k": 900}}
+    status, body = predict(server, {**payload, "where": where})
+    assert np.shape(body["outputs"]["ids"]) == (3, (model.gallery.metadata["label"] == label).sum())
+    status, body = predict(server, {**payload, "where": {"label": "nobody"}})
+    assert body["outputs"]["ids"] == [[], [], []]
+    payload = {"signature_name": "embed_images", "inputs": {"images": images.tolist()}}
+    assert "are for searches" in predict(server, {**payload, "where": where})[1]["error"]
+    assert "are for searches" in predict(server, {**payload, "offset": 3})[1]["error"]
+
+
 def test_status_and_metadata(server, channel):
     status, body = server.json("GET", "/v1/models/digits", headers=TOKEN)
     assert status == 200
@@ -243,6 +276,14 @@ MALFORMED = [
     (embeddings(ZEROS, k=[1, 2]), 400, "one number"),
     (embeddings(ZEROS * 200, k=1000), 400, "100000 neighbors in all"),
     (embeddings(ZEROS, l=1), 400, "Unknown input 'l'"),
+    ({**embeddings(ZEROS), "where": "label"}, 400, "must be an object"),
+    ({**embeddings(ZEROS), "where": {"lable": "5"}}, 400, "Did you mean 'label'?"),
+    ({**embeddings(ZEROS), "where": {"label": 5}}, 400, "holds strings"),
+    ({**embeddings(ZEROS), "offset": -1}, 400, "'offset' must be"),
+    ({**embeddings(ZEROS), "offset": True}, 400, "'offset' must be"),
+    ({**embeddings(ZEROS), "offset": 1.5}, 400, "'offset' must be"),
+    ({**embeddings(ZEROS, k=10), "offset": 991}, 400, "may go 1000 neighbors deep"),
+    ({"signature_name": "embed_bytes", "instances": ["x"], "where": {}}, 400, "not a JPEG"),
     ({"signature_name": "search_images", "inputs": {"images": [[[[256]]]]}}, 400, "integers in [0, 255]"),
     ({"signature_name": "search_images", "inputs": {"images": [[[[0.5]]]]}}, 400, "integers in [0, 255]"),
     ({"signature_name": "search_images", "inputs": {"images": [[[[1, 2]]]]}}, 400, "1 or 3 channels"),
@@ -442,6 +483,11 @@ def tensor(dtype, shape, **values):
         ({"image_bytes": tensor(tf.resource, ())}, {}, "INVALID_ARGUMENT", "image_bytes"),
         ({"image_bytes": ["x"], "k": np.int32(10**6)}, {}, "INVALID_ARGUMENT", "'k' must lie in"),
         ({"image_bytes": ["x"], "k": np.int64(3)}, {}, "INVALID_ARGUMENT", "type int32"),
+        ({"image_bytes": ["x"], "where": "label=5"}, {}, "INVALID_ARGUMENT", "must be JSON"),
+        ({"image_bytes": ["x"], "where": b"\xff"}, {}, "INVALID_ARGUMENT", "decode"),
+        ({"image_bytes": ["x"], "where": [b"{}", b"{}"]}, {}, "INVALID_ARGUMENT", "must be one string"),
+        ({"image_bytes": ["x"], "where": 5}, {}, "INVALID_ARGUMENT", "must be one string"),
+        ({"image_bytes": ["x"], "offset": 0.5}, {}, "INVALID_ARGUMENT", "one whole number"),
         ({"image_bytes": [png(np.zeros((9, 9, 3), np.uint8))]}, {"filters": ["x"]}, "INVALID_ARGUMENT", "no output"),
         ({"image_bytes": [b"x" * 2_100_000]}, {}, "RESOURCE_EXHAUSTED", "larger than max"),
     ],
