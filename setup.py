@@ -69,7 +69,7 @@ setup(
         # Everything but a GPU's libraries: what `make` installs.
         "all": [*TENSORFLOW, *SERVE, *MODELS],
         # What the tests and checks need besides.
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "trustme"],
         # Peers that benchmarks/ measures against.
         "benchmark": ["torch", "pytorch-metric-learning", "faiss-cpu", "hnswlib"],
     },

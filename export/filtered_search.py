@@ -19,6 +19,9 @@ BLOCK_ROWS = 32768
 BLOCK_SCORES = 2**23
 # Answers to filters that are kept: a shop asks the same few again and again.
 KEPT_FILTERS = 32
+# How much longer than the rows that are kept a stretch may be.
+STRETCH = 4
+SHORTEST, LONGEST = 1e-15, 1e15
 
 
 class FilteredSearch:
@@ -42,6 +45,8 @@ class FilteredSearch:
         self._pair_scorer = pair_scorer
         self._shortlist = shortlist
         self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._squares: np.ndarray | None = None
+        self._uneven = False
         self._lock = threading.Lock()
 
     def rows(self, where: Any) -> np.ndarray:
@@ -108,12 +113,37 @@ class FilteredSearch:
         return best_rows, best_scores
 
     def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """`(n, m)` scores of the given rows, as the index's."""
-        consecutive = rows[-1] - rows[0] + 1 == len(rows)
-        vectors = self._gallery.embeddings[rows[0] : rows[-1] + 1] if consecutive else self._gallery.embeddings[rows]
-        vectors = normalized(vectors, self._metric)
+        """`(n, m)` scores of the given rows, ascending, as the index's."""
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        # A stretch of the gallery is read as it lies, though some of it be left out: a copy of rows costs more.
+        stretch = end - first <= STRETCH * len(rows)
+        vectors = self._gallery.embeddings[first:end] if stretch else self._gallery.embeddings[rows]
+        squares = self._squared_lengths()
+        if self._metric == "cosine" and squares is None:
+            vectors = normalized(vectors, self._metric)
         scores = queries @ vectors.T
+        if stretch and end - first > len(rows):
+            scores = scores[:, rows - first]
         if self._metric == "euclidean":
-            squares = np.einsum("nd,nd->n", queries, queries)[:, None] + np.einsum("nd,nd->n", vectors, vectors)
-            scores = -np.maximum(squares - 2 * scores, 0)
+            assert squares is not None
+            return -np.maximum(np.einsum("nd,nd->n", queries, queries)[:, None] + squares[rows] - 2 * scores, 0)
+        if self._metric == "cosine" and squares is not None:
+            scores /= np.sqrt(np.where(squares[rows] > 0, squares[rows], 1))
         return scores
+
+    def _squared_lengths(self) -> np.ndarray | None:
+        """`(n,)`, of the gallery's rows; None where cosines need rows that are normalized one by one."""
+        with self._lock:
+            if self._squares is None and not self._uneven:
+                size = len(self._gallery)
+                squares: np.ndarray = np.zeros(size, np.float32)
+                for start in range(0, size, BLOCK_ROWS):
+                    block = np.asarray(self._gallery.embeddings[start : start + BLOCK_ROWS], np.float32)
+                    with np.errstate(over="ignore", under="ignore"):
+                        squares[start : start + len(block)] = np.einsum("nd,nd->n", block, block)
+                    # Squares of longer and shorter rows leave float32, or lose digits.
+                    long = np.abs(block).max(axis=1, initial=0)
+                    odd = (long > 0) & ((long < SHORTEST) | (long > LONGEST))
+                    self._uneven = self._uneven or bool(odd.any() and self._metric == "cosine")
+                self._squares = None if self._uneven else squares
+            return self._squares

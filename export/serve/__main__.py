@@ -11,6 +11,7 @@ from export import versions
 from export.serve.listener import listen
 from export.serve.logs import configure
 from export.serve.server_config import ServerConfig
+from export.serve.tls import check_tls
 from keras_dml.utils.command import Parser, execute, run
 
 TOKEN_VARIABLE = "EXPORT_SERVE_TOKEN"
@@ -52,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         help="name by which clients may call this server without a token, beside its addresses; can be repeated",
     )
     result.add_argument("--token-file", type=pathlib.Path, metavar="FILE", help="file with the bearer token")
+    result.add_argument(
+        "--tls-cert", type=pathlib.Path, metavar="FILE", help="PEM certificate (chain): serve HTTPS, and gRPC over TLS"
+    )
+    result.add_argument(
+        "--tls-key", type=pathlib.Path, metavar="FILE", help="PEM private key (default: in the file of --tls-cert)"
+    )
     add("--max-body-bytes", int, "N", "largest request")
     add("--max-pixels", int, "N", "most pixels of one image, all frames of a GIF counted")
     add("--max-request-pixels", int, "N", "most pixels of all images of a request")
@@ -96,6 +103,7 @@ def _run(arguments: dict[str, Any], token_file: pathlib.Path | None) -> None:
         if token_file is not None:
             token = token_file.read_text(encoding="utf-8").strip()
         config = ServerConfig(**arguments, token=token)
+        check_tls(config)
         versions.resolve(config.model_dir)
         with listen(config.host, config.rest_port) as listener:
             # Late: TensorFlow takes seconds to import, and mistakes should show at once.

@@ -20,6 +20,7 @@ from export.serve.model_store import ModelStore
 from export.serve.rest import create_app
 from export.serve.search_service import SearchService
 from export.serve.server_config import ServerConfig
+from export.serve.tls import grpc_credentials
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Files beside connections that a server has open.
@@ -61,6 +62,8 @@ async def serve(config: ServerConfig, listener: socket.socket) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, int(config.grace)),
+            ssl_certfile=config.tls_cert,
+            ssl_keyfile=config.tls_key,
         )
     )
     grpc_server, grpc_port = await _start_grpc(config, service)
@@ -118,7 +121,11 @@ async def _start_grpc(config: ServerConfig, service: SearchService) -> tuple[grp
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
     host = f"[{config.host}]" if ":" in config.host else config.host
     try:
-        port = server.add_insecure_port(f"{host}:{config.grpc_port}")
+        address = f"{host}:{config.grpc_port}"
+        if config.tls_cert is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, grpc_credentials(config))
     except RuntimeError as error:
         raise OSError(f"gRPC cannot listen on {host}:{config.grpc_port}: {error}") from error
     await server.start()

@@ -36,6 +36,8 @@ class ServerConfig:
         max_connections: Connections of HTTP; beyond, health checks alone are answered.
         max_connections_per_address: The same from one address.
         allow_host: Names beside addresses by which clients may call a server without a token.
+        tls_cert: PEM file of the certificate and those that sign it; None serves without TLS, HTTP and gRPC alike.
+        tls_key: PEM file of its private key; `tls_cert` holds it by default.
         page: Whether the search page and its gallery are served.
     """
 
@@ -68,6 +70,8 @@ class ServerConfig:
     max_connections: int = 2048
     max_connections_per_address: int = 512
     allow_host: tuple[str, ...] = ()
+    tls_cert: pathlib.Path | None = None
+    tls_key: pathlib.Path | None = None
     page: bool = True
 
     def __post_init__(self) -> None:
@@ -83,3 +87,5 @@ class ServerConfig:
                 raise ValueError(f"`{field.name}` must be positive. Received: {field.name}={value}")
         if self.token is not None and not self.token:
             raise ValueError("`token` must not be empty")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError(f"`tls_key` needs the certificate, `tls_cert`. Received: tls_key={self.tls_key}")

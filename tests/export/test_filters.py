@@ -163,6 +163,15 @@ def test_the_search_among_kept_items_is_exact(metric):
         )
 
 
+def test_cosines_of_tiny_and_huge_rows():
+    rows = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    stretched = rows * np.float32(10.0) ** np.random.default_rng(1).integers(-30, 30, (40, 1)).astype(np.float32)
+    found, scores = FilteredSearch(Gallery(stretched, tuple(map(str, range(40)))), "cosine").search(rows[:7], 5, {})
+    wanted, wanted_scores = FilteredSearch(Gallery(rows, tuple(map(str, range(40)))), "cosine").search(rows[:7], 5, {})
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
+
+
 def test_a_model_searches_under_a_filter(digits_model):
     model = export.load(digits_model)
     queries = model.gallery.embeddings[:20]
