@@ -7,12 +7,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from export.gallery import Gallery
 from export.search_model import SearchModel
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
 
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-
+# Class names that the page offers.
+MOST_LABELS = 1000
 
 Identity = tuple[int, int, int]
 
@@ -43,6 +45,7 @@ class LoadedVersion:
         self.signature_defs = _signature_defs(model)
         # Opened now: the folder may be deleted while the version is still served.
         self.gallery = model.gallery
+        self.labels = _labels(self.gallery)
         self.thumbnails = Thumbnails.open(model.folder / GALLERY)
 
     def warm_up(self) -> None:
@@ -54,6 +57,14 @@ class LoadedVersion:
         }
         for signature, specs in self.specs.items():
             self.model.call(signature, {name: examples[name] for name in specs if name != "k"})
+
+
+def _labels(gallery: Gallery) -> list[str]:
+    """The first class names, for the page to offer; none where a gallery has no labels."""
+    labels = gallery.metadata.get("label")
+    if labels is None or labels.dtype != object:
+        return []
+    return sorted(set(labels.tolist()) - {""})[:MOST_LABELS]
 
 
 def _signature_defs(model: SearchModel) -> dict[str, meta_graph_pb2.SignatureDef]:

@@ -4,7 +4,7 @@ import asyncio
 import importlib.resources
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -253,13 +253,26 @@ class Rest:
         gallery = version.gallery
         offset = _query(request, "offset", 0, 0, 2**31)
         limit = _query(request, "limit", 60, 1, GALLERY_PAGE)
-        rows = range(min(offset, len(gallery)), min(offset + limit, len(gallery)))
+        rows: Sequence[int] = range(len(gallery))
+        where, contains = _where(request), request.query_params.get("contains", "").casefold()
+        if where is not None:
+            try:
+                rows = (await asyncio.to_thread(version.model.filtered.rows, where)).tolist()
+            except ValueError as error:
+                raise invalid(str(error)) from None
+        if contains:
+            rows = [row for row in rows if contains in gallery.ids[row].casefold()]
+        total = len(rows)
+        rows = rows[offset : offset + limit]
         return _json(
             {
                 "model": self._service.store.name,
                 "version": version.number,
                 "images": version.model.has_encoder,
-                "total": len(gallery),
+                "metric": version.model.manifest["index"]["metric"],
+                "labels": version.labels,
+                "size": len(gallery),
+                "total": total,
                 "max_k": self._service.config.max_k,
                 "items": [self._item(version, row) for row in rows],
             }
@@ -295,17 +308,13 @@ class Rest:
     async def _found(
         self, request: Request, signature: str, inputs: dict[str, np.ndarray], record: dict[str, object]
     ) -> Response:
-        try:
-            where = parse_where(request.query_params["where"]) if "where" in request.query_params else None
-        except ValueError as error:
-            raise invalid(str(error)) from None
         outputs, version, _ = await self._service.predict(
             self._service.store.name,
             None,
             signature,
             lambda version, name: inputs,
             record=record,
-            where=where,
+            where=_where(request),
             offset=_query(request, "offset", 0, 0, self._service.config.max_k),
         )
         result = result_of(outputs)
@@ -390,6 +399,16 @@ def _query(request: Request, name: str, default: int, low: int, high: int) -> in
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
         raise invalid(f"'{name}' must be a whole number in [{low}, {high}]. Received: {text[:50]!r}")
     return int(text)
+
+
+def _where(request: Request) -> Any:
+    """The filter in the address."""
+    if "where" not in request.query_params:
+        return None
+    try:
+        return parse_where(request.query_params["where"])
+    except ValueError as error:
+        raise invalid(str(error)) from None
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -1,7 +1,12 @@
 "use strict";
 // The search page: no framework, no request to anywhere but this server.
 const byId = (id) => document.getElementById(id);
-const state = { version: null, total: 0, shown: 0, token: sessionStorage.getItem("token") || "", last: null, run: 0 };
+const state = { version: null, total: 0, shown: 0, token: sessionStorage.getItem("token") || "", last: null, own: null, run: 0, metric: "cosine" };
+const MEANING = {
+  cosine: "The score is the cosine of the angle between embeddings: 1 is the same direction, 0 has nothing in common.",
+  dot_product: "The score is the dot product of embeddings: larger is nearer.",
+  euclidean: "The score is the distance between embeddings: 0 is the same.",
+};
 
 async function ask(path, options = {}) {
   const headers = { ...(options.headers || {}) };
@@ -45,8 +50,40 @@ function line(className, text) {
   return element;
 }
 
+function where() {
+  const label = byId("label").value.trim();
+  return label ? `&where=${encodeURIComponent(JSON.stringify({ label }))}` : "";
+}
+
+function score(item) {
+  if (state.metric === "euclidean") return [line("score", Math.sqrt(Math.max(0, -item.score)).toFixed(4))];
+  if (state.metric !== "cosine") return [line("score", item.score.toFixed(4))];
+  const bar = document.createElement("meter");
+  bar.max = 1;
+  bar.value = Math.max(0, item.score);
+  bar.setAttribute("aria-hidden", "true");
+  return [line("score", item.score.toFixed(4)), bar];
+}
+
+function enlarge(item, version) {
+  const image = byId("large-picture");
+  image.removeAttribute("src");
+  image.alt = item.id;
+  picture(image, version, item.index);
+  byId("large-name").textContent = item.id;
+  byId("large").showModal();
+}
+
+// What stands in the id already is not said again: "cups/17.jpg" of the label "cups" is 17.jpg, with its label below.
+function shortName(item) {
+  const label = item.metadata.label;
+  return label && item.id.startsWith(`${label}/`) ? item.id.slice(label.length + 1) : item.id;
+}
+
 function card(item, version) {
   const entry = document.createElement("li");
+  const own = item.score !== undefined && item.id === state.own;
+  entry.classList.toggle("own", own);
   const button = document.createElement("button");
   button.type = "button";
   button.className = "item";
@@ -62,13 +99,25 @@ function card(item, version) {
     blank.className = "blank";
     button.append(blank);
   }
-  if (item.score !== undefined) button.append(line("score", item.score.toFixed(4)));
-  button.append(line("name", item.id));
-  for (const [name, value] of Object.entries(item.metadata)) {
-    if (value !== "") button.append(line("column", `${name}: ${value}`));
+  if (item.score !== undefined) button.append(...score(item));
+  if (own) button.append(line("note", "the query itself"));
+  const name = line("name", shortName(item));
+  name.title = item.id;
+  button.append(name);
+  for (const [column, value] of Object.entries(item.metadata)) {
+    if (value !== "" && value !== item.id) button.append(line("column", `${column}: ${value}`));
   }
-  button.addEventListener("click", () => searchItem(item, version));
+  button.addEventListener("click", () => { remember({ item: item.id }); searchItem(item, version); });
   entry.append(button);
+  if (item.picture) {
+    const zoom = document.createElement("button");
+    zoom.type = "button";
+    zoom.className = "enlarge";
+    zoom.textContent = "\u2922";
+    zoom.setAttribute("aria-label", `Enlarge ${item.id}`);
+    zoom.addEventListener("click", () => enlarge(item, version));
+    entry.append(zoom);
+  }
   return entry;
 }
 
@@ -87,8 +136,9 @@ async function show(what, request) {
     if (run !== state.run) return;
     byId("results").replaceChildren(...answer.items.map((item) => card(item, answer.version)));
     byId("results-section").hidden = false;
-    say(answer.items.length ? `${answer.items.length} items nearest to ${what}` : "The gallery is empty");
-    byId("results-section").scrollIntoView({ block: "nearest" });
+    say(answer.items.length ? `${answer.items.length} items nearest to ${what}` : "No item fits");
+    byId("meaning").textContent = MEANING[state.metric] || "";
+    byId("results-section").scrollIntoView({ block: "start" });
     if (answer.version !== state.version) await openGallery();
   } catch (error) {
     if (run !== state.run) return;
@@ -109,28 +159,65 @@ function searchFile(file) {
   if (!file) return;
   const name = file.name || "the pasted image";
   preview(URL.createObjectURL(file), name);
-  state.last = () => show(name, (k) => ask(`search?k=${k}`, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } }));
+  state.own = null;
+  remember({});
+  state.last = () => show(name, (k) => ask(`search?k=${k}${where()}`, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } }));
   state.last();
 }
 
 function searchItem(item, version) {
   preview("", `Gallery item ${item.id}`);
   if (item.picture) { byId("preview").hidden = false; picture(byId("preview"), version, item.index); }
-  state.last = () => show(item.id, (k) => ask(`gallery/${version}/${item.index}/neighbours?k=${k}`));
+  state.own = item.id;
+  state.last = () => show(item.id, (k) => ask(`gallery/${version}/${item.index}/neighbours?k=${k}${where()}`));
   state.last();
+}
+
+// The address says what is shown, so that it can be sent to somebody and Back goes back.
+function remember(query) {
+  const address = new URLSearchParams(query);
+  const label = byId("label").value.trim();
+  if (label) address.set("label", label);
+  const text = address.toString();
+  if (text !== location.search.slice(1)) history.pushState(null, "", text ? `?${text}` : location.pathname);
+}
+
+async function follow() {
+  const address = new URLSearchParams(location.search);
+  byId("label").value = address.get("label") || "";
+  await openGallery();
+  const id = address.get("item");
+  if (!id) {
+    state.last = null;
+    byId("results-section").hidden = true;
+    preview("", "Drop an image here, paste one, or choose a file.");
+    return;
+  }
+  try {
+    const found = await (await ask(`gallery?limit=1&where=${encodeURIComponent(JSON.stringify({ ids: id }))}`)).json();
+    if (found.items.length) searchItem(found.items[0], found.version);
+    else say(`This gallery has no item ${id}`, true);
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 async function openGallery(more = false) {
   try {
     const offset = more ? state.shown : 0;
-    const answer = await (await ask(`gallery?offset=${offset}&limit=60`)).json();
+    const contains = encodeURIComponent(byId("find").value.trim());
+    const answer = await (await ask(`gallery?offset=${offset}&limit=60&contains=${contains}${where()}`)).json();
     const cards = answer.items.map((item) => card(item, answer.version));
     if (more && answer.version === state.version) byId("gallery").append(...cards);
     else byId("gallery").replaceChildren(...cards);
     Object.assign(state, { version: answer.version, total: answer.total, shown: offset + cards.length });
     byId("title").textContent = answer.model;
     document.title = `${answer.model}: image search`;
-    byId("about").textContent = `${answer.total.toLocaleString()} items, version ${answer.version}`;
+    const some = answer.total < answer.size ? `${answer.total.toLocaleString()} of ` : "";
+    byId("about").textContent = `${some}${answer.size.toLocaleString()} items, version ${answer.version}`;
+    state.metric = answer.metric;
+    byId("label-field").hidden = !answer.labels.length;
+    byId("labels").replaceChildren(...answer.labels.map((label) => new Option(label)));
     byId("k").max = answer.max_k;
     byId("drop").hidden = !answer.images;
     byId("more").hidden = state.shown >= answer.total;
@@ -143,13 +230,20 @@ async function openGallery(more = false) {
 byId("choose").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", (event) => { searchFile(event.target.files[0]); event.target.value = ""; });
 byId("k").addEventListener("change", () => state.last && state.last());
+byId("label").addEventListener("change", async () => {
+  remember(Object.fromEntries([...new URLSearchParams(location.search)].filter(([name]) => name !== "label")));
+  await openGallery();
+  if (state.last) state.last();
+});
+byId("find").addEventListener("change", () => openGallery());
+window.addEventListener("popstate", follow);
 byId("more").addEventListener("click", () => openGallery(true));
 byId("login").addEventListener("submit", (event) => {
   event.preventDefault();
   state.token = byId("token").value;
   sessionStorage.setItem("token", state.token);
   say("");
-  openGallery();
+  follow();
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
@@ -164,4 +258,4 @@ document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((candidate) => candidate.type.startsWith("image/"));
   if (file) { event.preventDefault(); searchFile(file); }
 });
-openGallery();
+follow();
