@@ -131,7 +131,10 @@ def test_gallery_item_is_clicked(page, digits):
     assert names[0] == digits.ids[7]
     scores = page.run("return [...document.querySelectorAll('#results .score')].map(e => Number(e.textContent))")
     assert scores == sorted(scores, reverse=True)
-    assert "label: " in page.run("return document.querySelector('#results .column').textContent")
+    labels = page.run("return [...document.querySelectorAll('#results .label')].map(e => e.textContent)")
+    assert labels[0] == digits.class_names[digits.labels[7]]
+    assert page.run("return document.querySelectorAll('#results .own').length") == 1
+    assert page.run("return document.querySelector('#results .own .note').textContent") == "the query itself"
     # A result is a query too.
     page.click("#results li:nth-child(3) .item")
     page.wait(f"return document.getElementById('status').textContent.includes({names[2]!r})")
@@ -139,6 +142,46 @@ def test_gallery_item_is_clicked(page, digits):
     before = page.run("return document.querySelectorAll('#gallery .item').length")
     page.click("#more")
     page.wait(f"return document.querySelectorAll('#gallery .item').length === {before + 60}")
+
+
+def test_labels_and_ids_filter_gallery_and_results(page, digits):
+    label = digits.class_names[digits.labels[-1]]
+    count = int((digits.labels == digits.labels[-1]).sum())
+    page.click("#gallery li:nth-child(2) .item")
+    page.wait(DONE)
+    page.type("#label", label + "\ue007")
+    page.wait(f"return document.getElementById('about').textContent.startsWith('{count} of {len(digits)} items')")
+    shown = "return [...new Set([...document.querySelectorAll('{} .label')].map(e => e.textContent))].join()"
+    page.wait(shown.format("#results") + f" === '{label}'")
+    assert page.run(shown.format("#gallery")) == label
+    address = page.run("return location.search")
+    assert label in address
+    assert "item=" in address
+    # The address shows the same to somebody else, and Back shows what was there.
+    names = page.run(RESULTS)
+    page.open(page.run("return location.href"))
+    page.wait(DONE)
+    assert page.run(RESULTS) == names
+    page.click("#results li:nth-child(4) .item")
+    page.wait(f"return document.querySelector('#results .own .name')?.textContent === {names[3]!r}")
+    page.run("history.back()")
+    page.wait(f"return document.getElementById('status').textContent.includes({digits.ids[1]!r})")
+    page.wait(RESULTS + f".join() === {','.join(names)!r}")
+    page.run("document.getElementById('label').value = ''")
+    page.type("#find", digits.ids[7] + "\ue007")
+    page.wait("return document.querySelectorAll('#gallery .item').length < 60")
+    found = page.run("return [...document.querySelectorAll('#gallery .name')].map(e => e.textContent)")
+    assert digits.ids[7] in found
+    assert all(digits.ids[7] in name for name in found)
+
+
+def test_a_picture_is_enlarged(page, digits):
+    page.run("document.querySelector('#gallery .enlarge').click()")
+    page.wait("return document.getElementById('large-picture').naturalWidth === 8")
+    assert page.run("return document.getElementById('large').open")
+    assert page.run("return document.getElementById('large-name').textContent") == digits.ids[0]
+    page.key("\ue00c")
+    page.wait("return !document.getElementById('large').open")
 
 
 def test_image_is_chosen_dropped_and_pasted(page, digits, tmp_path):

@@ -46,7 +46,8 @@ async function picture(image, version, index) {
 function line(className, text) {
   const element = document.createElement("span");
   element.className = className;
-  element.textContent = text;
+  // Long names are broken behind their separators.
+  String(text).split(/(?<=[_/.-])/).forEach((part, place) => element.append(...(place ? [document.createElement("wbr"), part] : [part])));
   return element;
 }
 
@@ -101,11 +102,12 @@ function card(item, version) {
   }
   if (item.score !== undefined) button.append(...score(item));
   if (own) button.append(line("note", "the query itself"));
+  if (item.metadata.label) button.append(line("label", item.metadata.label));
   const name = line("name", shortName(item));
   name.title = item.id;
   button.append(name);
   for (const [column, value] of Object.entries(item.metadata)) {
-    if (value !== "" && value !== item.id) button.append(line("column", `${column}: ${value}`));
+    if (column !== "label" && value !== "" && value !== item.id) button.append(line("column", `${column}: ${value}`));
   }
   button.addEventListener("click", () => { remember({ item: item.id }); searchItem(item, version); });
   entry.append(button);
