@@ -180,6 +180,7 @@ def _write_version(
         "preprocessing": None if image_encoder is None else image_encoder.preprocessing.to_config(),
         "gallery": {"size": len(gallery), "metadata": {name: _kind(v) for name, v in gallery.metadata.items()}},
         "default_k": options.default_k,
+        "changes_through": options.changes_through,
         "index": {
             **index.engine.to_manifest(index.settings),
             "chosen_for_recall": spec.recall if spec.is_open else None,

@@ -30,6 +30,7 @@ class BuildOptions:
         number: The number of the new version, for who must not overwrite what others publish in the meantime: where it
             is taken by then, FileExistsError. The next free one by default.
         allow_empty: Whether a gallery without items is accepted.
+        changes_through: Sequence number of the last change that the gallery holds, of those that a server took.
 
     Raises:
         ValueError: A number below 1.
@@ -48,6 +49,7 @@ class BuildOptions:
     name: str | None = None
     number: int | None = None
     allow_empty: bool = False
+    changes_through: int = 0
 
     def __post_init__(self) -> None:
         for name in ("default_k", "shortlist", "batch_size"):

@@ -80,15 +80,17 @@ class FilteredSearch:
         """
         kept = self.rows(where)
         if self._pair_scorer is None:
-            return self._nearest(embeddings, min(k, len(kept)), kept)
-        rows, _ = self._nearest(embeddings, min(max(k, self._shortlist), len(kept)), kept)
+            return self.nearest(embeddings, k, kept)
+        rows, _ = self.nearest(embeddings, max(k, self._shortlist), kept)
         if not rows.size:
             return rows, np.zeros(rows.shape, np.float32)
         scores, places = self._pair_scorer.rerank(embeddings, self._gallery.embeddings[rows])
         rows = np.take_along_axis(rows, np.asarray(places), axis=1)
         return rows[:, :k], np.asarray(scores, np.float32)[:, :k]
 
-    def _nearest(self, embeddings: np.ndarray, k: int, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, embeddings: np.ndarray, k: int, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, among given rows, ascending, and by the metric alone."""
+        k = min(k, len(kept))
         queries = normalized(embeddings, self._metric)
         best_rows: np.ndarray = np.zeros((len(queries), k), np.int32)
         best_scores: np.ndarray = np.zeros((len(queries), k), np.float32)

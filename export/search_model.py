@@ -249,14 +249,16 @@ class SearchModel:
             raise ValueError(f"Query embeddings may hold values up to {limit:g}, beyond which scores overflow")
         rows, scores = self.filtered.search(embeddings, k, where)
         ids: np.ndarray = np.empty(rows.shape, dtype=object)
-        ids.flat[:] = [self.gallery.ids[row].encode() for row in rows.ravel().tolist()]
-        outputs = {"ids": ids, "scores": scores, "indices": rows}
-        for name, values in self.gallery.metadata.items():
-            column = values[rows]
-            if column.dtype == object:
-                column.flat[:] = [text.encode() for text in column.ravel().tolist()]
-            outputs[name] = column
-        return outputs
+        ids.flat[:] = [self.gallery.ids[row] for row in rows.ravel().tolist()]
+        outputs = {"ids": encoded(ids), "scores": scores, "indices": rows}
+        return outputs | {name: encoded(values[rows]) for name, values in self.gallery.metadata.items()}
+
+
+def encoded(values: np.ndarray) -> np.ndarray:
+    """Strings as UTF-8, as signatures return them; other values as they are."""
+    if values.dtype == object:
+        values.flat[:] = [text.encode() for text in values.ravel().tolist()]
+    return values
 
 
 def result_of(outputs: dict[str, np.ndarray]) -> SearchResult:

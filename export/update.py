@@ -10,11 +10,13 @@ import numpy as np
 from export import manifest, versions
 from export.build import AFTER_INTERRUPT, build_model, gallery_of
 from export.build_options import BuildOptions
+from export.changes import NAME, Change, ChangeLog, embedding_space
 from export.deprecated import old_progress_arguments
 from export.embedding import cache_key, embed_split, remove_cache
 from export.encoder_files import open_encoder, open_pair_scorer
 from export.gallery import Gallery
 from export.index.spec import IndexSpec
+from export.overlay import items_gallery
 from export.sources import HELP, open_source
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
@@ -51,6 +53,8 @@ def update_model(
     progress: Progress = SILENT,
 ) -> pathlib.Path:
     """Writes the next version of a model, with items removed and then items added at the end.
+
+    Changes that a server took since the newest version was built are folded in first.
 
     Only images whose id is new are embedded. An index that was chosen and calibrated is chosen and calibrated again;
     settings given by hand stay.
@@ -112,6 +116,15 @@ def _update(
     content = manifest.read(base)
     manifest.verify(base, content, checksum=verify)
     gallery = Gallery.open(base / GALLERY)
+    log = ChangeLog.existing(directory)
+    through = int(content.get("changes_through", 0))
+    changes = [] if log is None else log.since(through)
+    # Of every item, where its picture is: a row of the old version, or the picture itself.
+    pictures_of: list[int | bytes] = list(range(len(gallery)))
+    if changes:
+        gallery, pictures_of = _with_changes(gallery, content, changes)
+        through = changes[-1].sequence
+        progress.message(f"{len(changes):,} changes since version {content['version']} folded in")
     position = {name: row for row, name in enumerate(gallery.ids)}
     unknown = [name for name in remove if name not in position]
     if unknown:
@@ -168,7 +181,8 @@ def _update(
             return
         with Thumbnails.create(folder) as append:
             for row in kept:
-                append(old[row])
+                where = pictures_of[row]
+                append(old[where] if isinstance(where, int) else where)
             for split, rows_of in pictures:
                 for row in rows_of:
                     append(b"" if split is None else Thumbnails.encode(split.image(int(row))))
@@ -187,12 +201,57 @@ def _update(
         name=content["name"],
         number=number,
         allow_empty=allow_empty,
+        changes_through=through,
     )
     index = IndexSpec.from_manifest(content["index"], recall)
     version = build_model(directory, merged, image_encoder, index=index, options=options, progress=progress)
     for cache in caches:
         remove_cache(cache)
+    if log is not None:
+        # An older version may be served again: what it lacks is kept for as long as it is there.
+        folders = [directory / str(kept_number) for kept_number in versions.versions(directory)]
+        log.forget(min(int(manifest.read(folder).get("changes_through", 0)) for folder in folders))
+        log.close()
     return version
+
+
+def _with_changes(
+    gallery: Gallery, content: dict[str, Any], changes: Sequence[Change]
+) -> tuple[Gallery, list[int | bytes]]:
+    """A version's gallery with the changes since: changed items leave their rows, what is left of them comes last.
+
+    Returns:
+        The gallery, and of every item the row of the old one or its picture.
+
+    Raises:
+        ValueError: The changes were embedded by another encoder.
+    """
+    space = embedding_space(content)
+    items = [change for change in changes if change.embedding is not None]
+    strange = [item.id for item in items if item.space != space]
+    if strange:
+        raise ValueError(
+            f"{NAME}: {len(strange)} items, first {strange[0]!r}, were embedded by another encoder than that of "
+            f"version {content['version']}. Update a version of their encoder, or move the file away and add them again"
+        )
+    changed = {change.id for change in changes}
+    kept = [row for row, name in enumerate(gallery.ids) if name not in changed]
+    rest = gallery.take(kept)
+    if not items:
+        return rest, list(kept)
+    added = items_gallery(
+        gallery,
+        content["index"]["metric"],
+        [item.id for item in items],
+        np.stack([item.embedding for item in items if item.embedding is not None]),
+        [item.metadata for item in items],
+    )
+    merged = Gallery(
+        np.concatenate([rest.embeddings, added.embeddings]),
+        rest.ids + added.ids,
+        {name: np.concatenate([rest.metadata[name], added.metadata[name]]) for name in gallery.metadata},
+    )
+    return merged, [*kept, *(item.picture for item in items)]
 
 
 def _check_fit(gallery: Gallery, part: Gallery) -> None:
@@ -251,10 +310,10 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> pathlib.Path:
         from keras_dml.data import reading
 
         remove += [line.text for line in reading.lines(pathlib.Path(arguments.remove_file), reading.MOST_LINE)]
-    if not arguments.add and not remove:
-        raise WrongCallError("Nothing to do: give --add or --remove")
     with wrong_call():
         check_folder(pathlib.Path(arguments.model))
+    if not arguments.add and not remove and not (pathlib.Path(arguments.model) / NAME).exists():
+        raise WrongCallError("Nothing to do: give --add or --remove. No server took changes of this model")
     return update_model(
         arguments.model,
         [open_source(data, arguments.data_dir, arguments.subset, arguments.bad_images) for data in arguments.add],

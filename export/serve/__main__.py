@@ -54,6 +54,15 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--token-file", type=pathlib.Path, metavar="FILE", help="file with the bearer token")
     result.add_argument(
+        "--writable", action="store_true", help="let requests add, replace and delete items (POST and DELETE .../items)"
+    )
+    result.add_argument(
+        "--admin-token-file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="file with the bearer token for such requests (default: that of all requests)",
+    )
+    result.add_argument(
         "--tls-cert", type=pathlib.Path, metavar="FILE", help="PEM certificate (chain): serve HTTPS, and gRPC over TLS"
     )
     result.add_argument(
@@ -88,21 +97,22 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     arguments = vars(parser().parse_args(argv))
     configure(arguments.pop("log_level"))
-    token_file = arguments.pop("token_file")
+    files = {name: arguments.pop(f"{name}_file") for name in ("token", "admin_token")}
     if arguments.pop("no_grpc"):
         arguments["grpc_port"] = None
     arguments["verify"] = not arguments.pop("no_verify")
     arguments["allow_host"] = tuple(arguments["allow_host"])
     arguments["page"] = not arguments.pop("no_page")
-    return execute(lambda: _run(arguments, token_file))
+    return execute(lambda: _run(arguments, files))
 
 
-def _run(arguments: dict[str, Any], token_file: pathlib.Path | None) -> None:
+def _run(arguments: dict[str, Any], files: dict[str, pathlib.Path | None]) -> None:
     try:
-        token = os.environ.get(TOKEN_VARIABLE)
-        if token_file is not None:
-            token = token_file.read_text(encoding="utf-8").strip()
-        config = ServerConfig(**arguments, token=token)
+        arguments["token"] = os.environ.get(TOKEN_VARIABLE)
+        for name, file in files.items():
+            if file is not None:
+                arguments[name] = file.read_text(encoding="utf-8").strip()
+        config = ServerConfig(**arguments)
         check_tls(config)
         versions.resolve(config.model_dir)
         with listen(config.host, config.rest_port) as listener:

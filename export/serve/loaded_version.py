@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from export.changes import ChangeLog
 from export.gallery import Gallery
+from export.overlay import Overlay
 from export.search_model import SearchModel
 from export.thumbnails import Thumbnails
 from export.versions import GALLERY
@@ -31,9 +33,10 @@ class LoadedVersion:
     Args:
         model: The loaded model.
         identity: `identity_of` its folder, where it is known from before the loading.
+        log: The changes since versions were built, where there is one.
     """
 
-    def __init__(self, model: SearchModel, identity: Identity | None = None) -> None:
+    def __init__(self, model: SearchModel, identity: Identity | None = None, log: ChangeLog | None = None) -> None:
         self.model = model
         self.identity = identity or identity_of(model.folder)
         self.number = model.version
@@ -45,8 +48,20 @@ class LoadedVersion:
         self.signature_defs = _signature_defs(model)
         # Opened now: the folder may be deleted while the version is still served.
         self.gallery = model.gallery
+        self.overlay = None if log is None else Overlay(model, log)
         self.labels = _labels(self.gallery)
         self.thumbnails = Thumbnails.open(model.folder / GALLERY)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes that this version does not hold."""
+        return self.overlay is not None and len(self.overlay) > 0
+
+    def search(self, embeddings: np.ndarray, k: int, where: Any) -> dict[str, np.ndarray]:
+        """The outputs of a search under a filter, or of this version with the changes since."""
+        if self.overlay is not None and len(self.overlay):
+            return self.overlay.search(embeddings, k, where)
+        return self.model.search_where(embeddings, k, where)
 
     def warm_up(self) -> None:
         """Runs every signature once, so that the first request finds traced and allocated functions."""

@@ -30,6 +30,7 @@ class Metrics:
         self.in_flight = Gauge("export_requests_in_flight", "Requests worked on or waiting", registry=self.registry)
         self.version = Gauge("export_model_version", "Newest version that is served", registry=self.registry)
         self.gallery = Gauge("export_gallery_items", "Items in the gallery of that version", registry=self.registry)
+        self.changes = Gauge("export_changes", "Items changed since that version was built", registry=self.registry)
         self.loads = Counter(
             "export_version_loads", "Versions loaded or failed to", ("result",), registry=self.registry
         )

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 
 from export import versions
+from export.changes import ChangeLog
+from export.overlay import Overlay
 from export.search_model import load
 from export.serve.loaded_version import Identity, LoadedVersion, identity_of
 from export.serve.logs import event
@@ -30,13 +32,23 @@ class ModelStore:
         metrics: Told about loads.
         name: Name in URLs; by default that of the first version's manifest, whatever later ones say.
         verify: Whether every file is compared with its checksum before a version is served.
+        writable: Whether items can be changed while they are served.
     """
 
-    def __init__(self, directory: pathlib.Path, metrics: Metrics, name: str | None = None, verify: bool = True) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        metrics: Metrics,
+        name: str | None = None,
+        verify: bool = True,
+        writable: bool = False,
+    ) -> None:
         self.directory = directory
         self._metrics = metrics
         self._name = name
         self._verify = verify
+        self._writable = writable
+        self._log: ChangeLog | None = None
         self._fixed = (directory / "manifest.json").is_file()
         self.current: LoadedVersion | None = None
         self._retired: list[LoadedVersion] = []
@@ -65,7 +77,9 @@ class ModelStore:
             await asyncio.sleep(seconds)
             try:
                 identity = self._wanted()
-            except OSError as error:
+                if identity is None:
+                    await loop.run_in_executor(None, self._look_for_changes)
+            except (OSError, ValueError) as error:
                 event("the model directory cannot be read", logging.ERROR, error=str(error))
                 continue
             if identity is None:
@@ -137,9 +151,26 @@ class ModelStore:
         return identity
 
     def _load(self, folder: pathlib.Path) -> LoadedVersion:
-        version = LoadedVersion(load(folder, verify=self._verify), identity_of(folder))
+        version = LoadedVersion(load(folder, verify=self._verify), identity_of(folder), self._open_log())
         version.warm_up()
         return version
+
+    def _open_log(self) -> ChangeLog | None:
+        """The changes of the model directory; none where one version alone is served."""
+        if self._log is None and not self._fixed:
+            self._log = ChangeLog(self.directory) if self._writable else ChangeLog.existing(self.directory)
+        return self._log
+
+    def _look_for_changes(self) -> None:
+        """Finds what another server of this directory has written."""
+        version = self.current
+        log = self._open_log()
+        if version is None or log is None:
+            return
+        if version.overlay is None:
+            version.overlay = Overlay(version.model, log)
+        version.overlay.refresh()
+        self._metrics.changes.set(len(version.overlay))
 
     def _check_replaces(self, version: LoadedVersion) -> None:
         assert self.current is not None
@@ -150,6 +181,10 @@ class ModelStore:
             )
 
     def _install(self, version: LoadedVersion) -> None:
+        if version.overlay is not None:
+            # What was written while the version was loaded.
+            version.overlay.refresh()
+        self._metrics.changes.set(0 if version.overlay is None else len(version.overlay))
         old, self.current = self.current, version
         self._metrics.version.set(version.number)
         self._metrics.gallery.set(len(version.model))

@@ -27,6 +27,7 @@ from export.where import parse_where
 
 Handler = Callable[[Request, dict[str, object]], Awaitable[Response]]
 GALLERY_PAGE = 200
+LARGEST_NUMBER = 3.4e38
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,6 +35,7 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
 }
 HEALTH = ("health", "ready")
+WRITES = ("upsert", "delete")
 PAGE_FILES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
@@ -77,6 +79,10 @@ class Rest:
                 ("GET", base + "/metadata", "metadata", self.metadata, True),
                 ("GET", base, "status", self.status, True),
             ]
+        table += [
+            ("POST", model + "/items", "upsert", self.upsert, True),
+            ("DELETE", model + "/items", "delete", self.delete, True),
+        ]
         if self._service.config.page:
             table += [
                 ("GET", "/", "page", self.page, False),
@@ -101,7 +107,9 @@ class Rest:
                     self._service.check_host(request.headers.get("host"))
                     self._service.check_connections(request.client.host if request.client else "")
                 if protected:
-                    self._service.authorize(request.headers.get("authorization"))
+                    self._service.authorize(request.headers.get("authorization"), method in WRITES)
+                if method in WRITES:
+                    _check_origin(request)
                 response = await handler(request, record)
             except ServiceError as refused:
                 error = refused.message
@@ -192,6 +200,37 @@ class Rest:
         return Response(
             await off_loop(size, tensor_json.encode_response, outputs, by_rows), media_type="application/json"
         )
+
+    async def upsert(self, request: Request, record: dict[str, object]) -> Response:
+        """Adds items, or replaces those whose ids are there."""
+        items = await self._list(request, "items")
+        limit = self._service.config.max_queries
+        if len(items) > limit:
+            raise invalid(f"A request may hold {limit} items. Received: {len(items)}")
+        wanted = [_item(item) for item in items]
+        waiting = await self._service.upsert(request.path_params["name"], wanted)
+        record["rows"] = len(wanted)
+        return _json({"upserted": len(wanted), "changes": waiting})
+
+    async def delete(self, request: Request, record: dict[str, object]) -> Response:
+        """Deletes items."""
+        ids = await self._list(request, "ids")
+        if not all(isinstance(name, str) for name in ids):
+            raise invalid("'ids' must be a list of strings")
+        found, waiting = await self._service.delete(request.path_params["name"], ids)
+        record["rows"] = len(found)
+        unknown = sorted(set(ids) - set(found))
+        return _json({"deleted": len(found), "unknown": unknown, "changes": waiting})
+
+    async def _list(self, request: Request, name: str) -> list[Any]:
+        """The list in the request's body."""
+        with self._service.admitted():
+            body = await self._body(request)
+            payload = await off_loop(len(body), tensor_json.parse, body)
+        values = payload.get(name)
+        if not isinstance(values, list) or not values or payload.keys() != {name}:
+            raise invalid(f"The body must be {{{name!r}: [...]}} with at least one of them")
+        return values
 
     async def unsupported(self, request: Request, record: dict[str, object]) -> Response:
         """classify, regress and whatever else a client may try."""
@@ -399,6 +438,38 @@ def _query(request: Request, name: str, default: int, low: int, high: int) -> in
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
         raise invalid(f"'{name}' must be a whole number in [{low}, {high}]. Received: {text[:50]!r}")
     return int(text)
+
+
+def _item(value: Any) -> dict[str, Any]:
+    """An item of a request, its image as bytes."""
+    if not isinstance(value, dict) or not isinstance(value.get("id"), str) or not value["id"]:
+        raise invalid("An item must be an object with an 'id', a string that is not empty")
+    name = value["id"][:100]
+    item = {"metadata": {}, **value}
+    if unknown := item.keys() - {"id", "metadata", "embedding", "image"}:
+        raise invalid(
+            f"Item {name!r} has an unknown field {min(unknown)[:100]!r}. Known: id, metadata, embedding, image"
+        )
+    if ("embedding" in item) == ("image" in item):
+        raise invalid(f"Item {name!r} must have either an 'embedding' or an 'image'")
+    if not isinstance(item["metadata"], dict):
+        raise invalid(f"Item {name!r}: 'metadata' must be an object")
+    if "image" in item:
+        item["image"] = tensor_json.to_bytes(f"image of item {name}", item["image"])
+    else:
+        numbers = item["embedding"]
+        if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
+            raise invalid(f"Item {name!r}: 'embedding' must be a list of numbers")
+        if any(abs(number) > LARGEST_NUMBER for number in numbers):
+            raise invalid(f"Item {name!r}: 'embedding' must be finite as float32")
+    return item
+
+
+def _check_origin(request: Request) -> None:
+    """Refuses what a page of another host sends: browsers let it, without asking the server first."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise ServiceError(Code.FORBIDDEN, f"Pages of {origin[:100]} may not change items here")
 
 
 def _where(request: Request) -> Any:

@@ -6,12 +6,14 @@ import hmac
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from export.changes import Change, embedding_space
+from export.overlay import MOST_CHANGES, Overlay, items_gallery
 from export.serve.batcher import Batcher, Job
 from export.serve.loaded_version import DEFAULT_SIGNATURE, LoadedVersion
 from export.serve.logs import event
@@ -20,6 +22,8 @@ from export.serve.model_store import ModelStore
 from export.serve.server_config import ServerConfig
 from export.serve.service_error import Code, ServiceError
 from export.serve.validation import check_inputs, invalid
+from export.thumbnails import Thumbnails
+from keras_dml.data.images.decoding import decode
 
 Inputs = dict[str, np.ndarray]
 # What is larger is read and written on a thread: a megabyte takes milliseconds in which nobody else is served.
@@ -99,11 +103,10 @@ class SearchService:
             limit = self.config.timeout if timeout is None else min(timeout, self.config.timeout)
             try:
                 async with asyncio.timeout(limit):
-                    if where is None:
+                    if k is None or (where is None and not version.changed):
                         outputs = await self._run(version, signature, inputs, k, pixels)
                     else:
-                        assert k is not None
-                        outputs = await self._search_where(version, inputs, k, pixels, where)
+                        outputs = await self._search(version, inputs, k, pixels, where)
             except TimeoutError:
                 raise ServiceError(
                     Code.DEADLINE_EXCEEDED,
@@ -127,16 +130,16 @@ class SearchService:
         future: asyncio.Future[dict[str, np.ndarray]] = asyncio.get_running_loop().create_future()
         return await self._batcher.run(Job(version, signature, inputs, k, pixels, future))
 
-    async def _search_where(
+    async def _search(
         self, version: LoadedVersion, inputs: Inputs, k: int, pixels: int, where: Any
     ) -> dict[str, np.ndarray]:
-        """The outputs of a search among the items that a filter keeps."""
+        """The outputs of a search under a filter, or of a version with changes."""
         ((name, rows),) = inputs.items()
         if name != "embeddings":
             signature = "embed_bytes" if name == "image_bytes" else "embed_images"
             rows = (await self._run(version, signature, inputs, None, pixels))["embeddings"]
         try:
-            return await self._batcher.call(version.model.search_where, rows, k, where)
+            return await self._batcher.call(version.search, rows, k, where)
         except ValueError as error:
             raise invalid(str(error)) from None
 
@@ -152,6 +155,113 @@ class SearchService:
                 f"together. Received: {rows} rows with k={k} and offset={str(offset)[:50]}"
             )
         return k + offset
+
+    async def upsert(self, name: str, items: Sequence[Mapping[str, Any]]) -> int:
+        """Adds items, or replaces those whose ids are there; on the disk, and found by searches, when it returns.
+
+        Args:
+            name: The model's name.
+            items: Each with `id`, `metadata` for the gallery's columns, and `embedding`, `(d,)` floats, or `image`,
+                an encoded image.
+
+        Returns:
+            The number of changes that no version holds yet.
+
+        Raises:
+            ServiceError: The server takes no changes, or an item does not fit.
+        """
+        with self.admitted(), self.store.lease(name) as version:
+            overlay = self._writable(version)
+            ids = [item["id"] for item in items]
+            embeddings = [item.get("embedding") for item in items]
+            dim = version.model.embedding_dim
+            wrong = next((item for item in items if "embedding" in item and len(item["embedding"]) != dim), None)
+            if wrong is not None:
+                raise invalid(f"Item {wrong['id'][:100]!r}: 'embedding' must have {dim} numbers")
+            pictures = [b""] * len(items)
+            if any("image" in item for item in items):
+                if "embed_bytes" not in version.specs:
+                    raise invalid("This model was built without an encoder: send embeddings")
+                places = [place for place, item in enumerate(items) if "image" in item]
+                images: np.ndarray = np.empty(len(places), dtype=object)
+                images[:] = [items[place]["image"] for place in places]
+                inputs, _, pixels = check_inputs(version, "embed_bytes", {"image_bytes": images}, self.config)
+                try:
+                    async with asyncio.timeout(self.config.timeout):
+                        outputs = await self._run(version, "embed_bytes", inputs, None, pixels)
+                except TimeoutError:
+                    raise ServiceError(Code.DEADLINE_EXCEEDED, "The images were not embedded in time") from None
+                small = await self._batcher.call(_pictures, inputs["image_bytes"])
+                for place, embedding, picture in zip(places, outputs["embeddings"], small, strict=True):
+                    embeddings[place], pictures[place] = embedding, picture
+            try:
+                gallery = items_gallery(
+                    version.gallery,
+                    version.model.manifest["index"]["metric"],
+                    ids,
+                    np.stack([np.asarray(embedding, np.float32) for embedding in embeddings]),
+                    [item["metadata"] for item in items],
+                )
+            except ValueError as error:
+                raise invalid(str(error)) from None
+            space = embedding_space(version.model.manifest)
+            changes = [
+                Change(name, gallery.embeddings[row], items[row]["metadata"], pictures[row], space)
+                for row, name in enumerate(gallery.ids)
+            ]
+            return await self._write(version, overlay, changes)
+
+    async def delete(self, name: str, ids: Sequence[str]) -> tuple[list[str], int]:
+        """Deletes items; gone from the disk, and from searches, when it returns.
+
+        Args:
+            name: The model's name.
+            ids: The items' ids.
+
+        Returns:
+            Those of the ids that there were, and the number of changes that no version holds yet.
+        """
+        with self.admitted(), self.store.lease(name) as version:
+            overlay = self._writable(version)
+            found = await self._batcher.call(lambda: [item for item in dict.fromkeys(ids) if overlay.holds(item)])
+            return found, await self._write(version, overlay, [Change(item) for item in found])
+
+    def _writable(self, version: LoadedVersion) -> Overlay:
+        if not self.config.writable:
+            raise ServiceError(Code.FORBIDDEN, "This server takes no changes. Start it with --writable")
+        if version.overlay is None:
+            raise ServiceError(Code.FORBIDDEN, "One version alone is served: changes belong to a model directory")
+        if version.model.manifest.get("reranking"):
+            raise ServiceError(
+                Code.FORBIDDEN, "A model with a pair scorer takes no changes while it is served. Use keras-dml update"
+            )
+        return version.overlay
+
+    async def _write(self, version: LoadedVersion, overlay: Overlay, changes: list[Change]) -> int:
+        if len(overlay) + len(changes) > MOST_CHANGES:
+            raise ServiceError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{len(overlay)} changes wait for a version to hold them, and {MOST_CHANGES} is the most. "
+                "Run keras-dml update on the model, then try again",
+            )
+
+        def write() -> int:
+            if changes:
+                overlay.log.append(changes)
+                overlay.refresh()
+            return len(overlay)
+
+        try:
+            waiting: int = await self._batcher.call(write)
+        except (OSError, ValueError) as error:
+            event("changes cannot be written", logging.ERROR, error=str(error))
+            raise ServiceError(Code.UNAVAILABLE, f"The changes cannot be written: {error}") from None
+        # A newer version may have been loaded meanwhile.
+        current = self.store.current
+        if current is not None and current is not version and current.overlay is not None:
+            await self._batcher.call(current.overlay.refresh)
+        self.metrics.changes.set(waiting)
+        return waiting
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -169,17 +279,27 @@ class SearchService:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
 
-    def authorize(self, header: str | None) -> None:
+    def authorize(self, header: str | None, write: bool = False) -> None:
         """Checks an Authorization header, where the server has a token.
+
+        Args:
+            header: The header.
+            write: Whether the request changes items.
 
         Raises:
             ServiceError: The token is missing or wrong.
         """
-        if self.config.token is None:
+        wanted, admin = self.config.token, self.config.admin_token
+        if (wanted if admin is None or not write else admin) is None:
             return
         scheme, _, token = (header or "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self.config.token.encode()):
-            raise ServiceError(Code.UNAUTHENTICATED, "This server wants the header 'Authorization: Bearer TOKEN'")
+        given = token.strip().encode()
+        accepted = [known for known in (admin, wanted if admin is None or not write else None) if known is not None]
+        # All of them are compared, whatever the first says.
+        fits = [hmac.compare_digest(given, known.encode()) for known in accepted]
+        if scheme.lower() != "bearer" or not any(fits):
+            which = "its administrator's TOKEN" if write and admin is not None else "TOKEN"
+            raise ServiceError(Code.UNAUTHENTICATED, f"This server wants the header 'Authorization: Bearer {which}'")
 
     def check_host(self, host: str | None) -> None:
         """Checks a Host header, where the server has no token.
@@ -245,6 +365,11 @@ class SearchService:
     def close(self) -> None:
         """Ends the threads."""
         self._batcher.close()
+
+
+def _pictures(contents: Iterable[bytes]) -> list[bytes]:
+    """Small pictures of encoded images."""
+    return [Thumbnails.encode(np.asarray(decode(content, 3))) for content in contents]
 
 
 def answer_bytes(values: np.ndarray) -> int:

@@ -48,7 +48,7 @@ async def serve(config: ServerConfig, listener: socket.socket) -> None:
         FileNotFoundError, ValueError, RuntimeError: The model does not load.
     """
     metrics = Metrics()
-    store = ModelStore(config.model_dir, metrics, config.name, config.verify)
+    store = ModelStore(config.model_dir, metrics, config.name, config.verify, config.writable)
     service = SearchService(config, store, metrics)
     _allow_files(config.max_connections + OTHER_FILES)
     store.load_first()
@@ -67,6 +67,8 @@ async def serve(config: ServerConfig, listener: socket.socket) -> None:
         )
     )
     grpc_server, grpc_port = await _start_grpc(config, service)
+    if config.host not in LOOPBACK and config.writable and (config.admin_token or config.token) is None:
+        event("anybody who reaches this server can change its items", logging.WARNING, host=config.host)
     if config.host not in LOOPBACK and config.token is None:
         event("listening beyond this machine without a token", logging.WARNING, host=config.host)
 

@@ -36,6 +36,8 @@ class ServerConfig:
         max_connections: Connections of HTTP; beyond, health checks alone are answered.
         max_connections_per_address: The same from one address.
         allow_host: Names beside addresses by which clients may call a server without a token.
+        writable: Whether items can be added and deleted by requests.
+        admin_token: Bearer token that requests which change items must carry; `token` by default.
         tls_cert: PEM file of the certificate and those that sign it; None serves without TLS, HTTP and gRPC alike.
         tls_key: PEM file of its private key; `tls_cert` holds it by default.
         page: Whether the search page and its gallery are served.
@@ -70,6 +72,8 @@ class ServerConfig:
     max_connections: int = 2048
     max_connections_per_address: int = 512
     allow_host: tuple[str, ...] = ()
+    writable: bool = False
+    admin_token: str | None = None
     tls_cert: pathlib.Path | None = None
     tls_key: pathlib.Path | None = None
     page: bool = True
@@ -85,7 +89,10 @@ class ServerConfig:
                     raise ValueError(f"`{field.name}` must not be negative. Received: {field.name}={value}")
             elif isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise ValueError(f"`{field.name}` must be positive. Received: {field.name}={value}")
-        if self.token is not None and not self.token:
-            raise ValueError("`token` must not be empty")
+        for name in ("token", "admin_token"):
+            if getattr(self, name) == "":
+                raise ValueError(f"`{name}` must not be empty")
+        if self.admin_token is not None and not self.writable:
+            raise ValueError("`admin_token` is for a server that takes changes: `writable` must be True")
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError(f"`tls_key` needs the certificate, `tls_cert`. Received: tls_key={self.tls_key}")

@@ -95,7 +95,7 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
         values = value if isinstance(value, list) else [value]
         contents: np.ndarray = np.empty(len(values), dtype=object)
         for number, item in enumerate(values):
-            contents[number] = _bytes(name, item)
+            contents[number] = to_bytes(name, item)
         return contents if isinstance(value, list) else contents.reshape(())
     try:
         array = np.asarray(value)
@@ -112,7 +112,8 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
         return array.astype(spec.dtype.as_numpy_dtype)
 
 
-def _bytes(name: str, value: Any) -> bytes:
+def to_bytes(name: str, value: Any) -> bytes:
+    """What a JSON value stands for: `{"b64": ...}`, or text."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if _is_base64(value) and isinstance(value["b64"], str):
