@@ -381,7 +381,7 @@ class Rest:
         }
 
     def _has_picture(self, version: LoadedVersion, row: int) -> bool:
-        return version.thumbnails is not None and version.thumbnails.size(row) > 0
+        return row >= 0 and version.thumbnails is not None and version.thumbnails.size(row) > 0
 
     def _current(self) -> LoadedVersion:
         return self._service.store.find(self._service.store.name)

@@ -109,6 +109,10 @@ function card(item, version) {
   for (const [column, value] of Object.entries(item.metadata)) {
     if (column !== "label" && value !== "" && value !== item.id) button.append(line("column", `${column}: ${value}`));
   }
+  if (item.index < 0) {
+    button.disabled = true;
+    button.append(line("note", "added since this version"));
+  }
   button.addEventListener("click", () => { remember({ item: item.id }); searchItem(item, version); });
   entry.append(button);
   if (item.picture) {
