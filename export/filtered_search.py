@@ -19,6 +19,8 @@ BLOCK_ROWS = 32768
 BLOCK_SCORES = 2**23
 # Answers to filters that are kept: a shop asks the same few again and again.
 KEPT_FILTERS = 32
+# Rows of all of them together: 64 MB.
+KEPT_ROWS = 2**24
 # How much longer than the rows that are kept a stretch may be.
 STRETCH = 4
 SHORTEST, LONGEST = 1e-15, 1e15
@@ -56,10 +58,10 @@ class FilteredSearch:
             if key in self._rows:
                 self._rows.move_to_end(key)
                 return self._rows[key]
-        rows = np.flatnonzero(where_mask(where, self._gallery))
+        rows: np.ndarray = np.flatnonzero(where_mask(where, self._gallery)).astype(np.int32)
         with self._lock:
             self._rows[key] = rows
-            while len(self._rows) > KEPT_FILTERS:
+            while len(self._rows) > KEPT_FILTERS or sum(map(len, self._rows.values())) > KEPT_ROWS:
                 self._rows.popitem(last=False)
         return rows
 

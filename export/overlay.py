@@ -103,6 +103,11 @@ class Overlay:
             self._through = found[-1].sequence
             self._snapshot = None
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """Row numbers of the version's items that were deleted or replaced, ascending."""
+        return self._current().hidden
+
     def holds(self, name: str) -> bool:
         """Whether there is an item of this id."""
         with self._lock:

@@ -15,6 +15,8 @@ IDS = "ids"
 # Of a condition inside another, and of values in a list: what is longer is no filter that somebody wrote.
 MOST_DEPTH = 16
 MOST_VALUES = 10_000
+# Each is a pass over the gallery.
+MOST_CONDITIONS = 256
 # Integer columns hold 64 bits, and NumPy compares no integer that a float cannot hold.
 LARGEST_INTEGER = 2**64
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -61,7 +63,19 @@ def where_mask(where: Any, gallery: Gallery) -> np.ndarray:
     Raises:
         ValueError: A column, an operator or a type of value does not fit.
     """
+    count = _conditions(where, 0)
+    if count > MOST_CONDITIONS:
+        raise ValueError(f"A filter may have {MOST_CONDITIONS} conditions. Received: {count}. Use $in for many values")
     return _mask(where, gallery, 0)
+
+
+def _conditions(where: Any, depth: int) -> int:
+    """Columns and joins in a filter, those of its parts among them."""
+    if isinstance(where, list | tuple):
+        return sum(_conditions(part, depth) for part in where)
+    if not isinstance(where, Mapping) or depth > MOST_DEPTH:
+        return 0
+    return sum(1 + (_conditions(value, depth + 1) if name in JOINS else 0) for name, value in where.items())
 
 
 def _mask(where: Any, gallery: Gallery, depth: int) -> np.ndarray:

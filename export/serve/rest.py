@@ -292,15 +292,11 @@ class Rest:
         gallery = version.gallery
         offset = _query(request, "offset", 0, 0, 2**31)
         limit = _query(request, "limit", 60, 1, GALLERY_PAGE)
-        rows: Sequence[int] = range(len(gallery))
         where, contains = _where(request), request.query_params.get("contains", "").casefold()
-        if where is not None:
-            try:
-                rows = (await asyncio.to_thread(version.model.filtered.rows, where)).tolist()
-            except ValueError as error:
-                raise invalid(str(error)) from None
-        if contains:
-            rows = [row for row in rows if contains in gallery.ids[row].casefold()]
+        try:
+            rows = await asyncio.to_thread(_shown_rows, version, where, contains)
+        except ValueError as error:
+            raise invalid(str(error)) from None
         total = len(rows)
         rows = rows[offset : offset + limit]
         return _json(
@@ -470,6 +466,19 @@ def _check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise ServiceError(Code.FORBIDDEN, f"Pages of {origin[:100]} may not change items here")
+
+
+def _shown_rows(version: LoadedVersion, where: Any, contains: str) -> Sequence[int]:
+    """The rows that a gallery shows: those of items that are still there, by a filter and a part of their ids."""
+    rows: Sequence[int] = range(len(version.gallery))
+    if where is not None:
+        rows = version.model.filtered.rows(where).tolist()
+    if version.overlay is not None and len(version.overlay):
+        hidden = set(version.overlay.hidden.tolist())
+        rows = [row for row in rows if row not in hidden]
+    if contains:
+        rows = [row for row in rows if contains in version.gallery.ids[row].casefold()]
+    return rows
 
 
 def _where(request: Request) -> Any:

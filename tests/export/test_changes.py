@@ -272,6 +272,10 @@ def test_items_are_added_replaced_and_deleted_by_requests(server):
     assert (status, body["deleted"], body["unknown"]) == (200, 2, ["nobody"])
     assert "a" not in nearest(server, vectors[0], 50)["ids"][0]
     assert "item 18" not in nearest(server, gallery().embeddings[18], 50)["ids"][0]
+    shown = server.json("GET", "/gallery?contains=ITEM%201&limit=200", headers=READER)[1]
+    assert shown["size"] == SIZE
+    assert {"item 17", "item 18"} & {entry["id"] for entry in shown["items"]} == set()
+    assert "item 16" in {entry["id"] for entry in shown["items"]}
     text = server.request("GET", "/metrics", headers=READER)[2].decode()
     assert "export_changes 4.0" in text
 

@@ -118,6 +118,22 @@ def test_filters_that_do_not_fit_say_so(where, message):
         where_mask(where, gallery())
 
 
+def test_a_filter_has_so_many_conditions_only():
+    with pytest.raises(ValueError, match=r"may have 256 conditions\. Received: 301"):
+        where_mask({"$or": [{"label": "cup"}] * 300}, gallery())
+    assert where_mask({"$or": [{"label": "cup"}] * 255}, gallery()).any()
+
+
+def test_the_rows_of_a_few_filters_are_kept(monkeypatch):
+    monkeypatch.setattr("export.filtered_search.KEPT_ROWS", 100)
+    search = FilteredSearch(gallery(), "cosine")
+    for price in (-1, 0, 5):
+        for _ in range(2):
+            assert (search.rows({"price": price}) == np.flatnonzero(gallery().metadata["price"] == price)).all()
+    assert len(search.rows({})) == len(search.rows({"ids": {"$ne": "x"}})) == 60
+    assert sum(map(len, search._rows.values())) <= 100
+
+
 def test_filters_are_nested_so_deep_only():
     where = {"label": "cup"}
     for _ in range(100):
