@@ -1,6 +1,7 @@
 """What DASAugmentation adds to a training step, beside a loop over samples and beside the step without it.
 
     python benchmarks/das_step.py [--rounds 200] [--threads 2]
+    python benchmarks/das_step.py --batches 112 1024 4096      the producer alone at these batch sizes, 4 images a class
 
 Batches are P x K: 56 classes of 2 images (`B = 112`) drawn anew each round, embeddings 512 wide, 3 produced embeddings
 per anchor, `top_k` 8, banks of 10; for 100 classes (CUB-200-2011) and 11,318 (Stanford Online Products).
@@ -197,11 +198,24 @@ def measure(variants, rounds):
     return times
 
 
+def measure_sizes(sizes, rounds):
+    """Prints milliseconds a call of the producer, for 11,318 classes, by batch size."""
+    print("\n| B | graph, min / median | jit, min / median |\n|---|---|---|")
+    random = np.random.default_rng(0)
+    for size in sizes:
+        embeddings = tf.constant(random.normal(size=(size, DIM)).astype("float32"))
+        labels = tf.constant(np.repeat(random.choice(CLASSES[1], -(-size // 4), replace=False), 4)[:size])
+        variants = {jit: (das(CLASSES[1], jit), [(embeddings, labels)]) for jit in (False, True)}
+        times = measure(variants, rounds)
+        print(f"| {size:,} | " + " | ".join(f"{t.min():.1f} / {np.median(t):.1f}" for t in times.values()) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200, help="rounds of all variants")
     parser.add_argument("--loop-rounds", type=int, default=20, help="rounds of the comparison with the loops")
     parser.add_argument("--threads", type=int, default=0, help="TensorFlow threads; 0 leaves it to TensorFlow")
+    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes to measure instead")
     options = parser.parse_args()
     if options.threads:
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
@@ -212,6 +226,9 @@ def main():
         f"B={BATCH} ({BATCH // PER_CLASS} classes x {PER_CLASS}), d={DIM}, T={PRODUCED}, K={TOP_K}, Z={BANK}; "
         f"TensorFlow {tf.__version__}, {os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f} at the start"
     )
+    if options.batches:
+        measure_sizes(options.batches, options.rounds)
+        return
     data = {c: batches(c, 16) for c in CLASSES}
 
     print(f"\n## The producer alone, ms per call ({options.loop_rounds} rounds)\n")

@@ -188,23 +188,25 @@ class DASAugmentation(keras.layers.Layer):
     def _push_differences(self, values: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
         """Pushes the batch's differences into the banks; returns the new fill of each row's bank, `(B,)`.
 
-        All choices are made on `(B, B)` integers. Differences are then formed for the at most `M` pairs that are kept.
+        All choices are made on `(B,)` integers in the order of their classes: `O(B log B + M)`, where `M` is the
+        number of pairs that are kept at most, at which differences are formed.
         """
         size = ops.shape(values)[0]
         rows = ops.arange(size, dtype="int32")
         # Rejected rows get a class of their own, which makes them nobody's peer.
         keys = ops.where(valid, classes, -1 - rows)
-        peers = ops.equal(keys[:, None], keys[None, :])
-        twin = self._first_twin(values, peers, rows)
-        pairs = ops.cast(ops.logical_and(peers, ops.not_equal(twin[:, None], twin[None, :])), "int32")
+        of_class = _Groups(keys, rows)
+        twin = self._first_twin(values, keys, rows)
+        of_twin = _Groups(twin, rows)
 
-        # For each pair (i, j), `place` counts the pairs (i, j' <= j); `later` counts those with an anchor behind i.
-        place = ops.cumsum(pairs, axis=1)
-        count = ops.sum(pairs, axis=1)
-        of_class = ops.where(peers, count[None, :], 0)
-        after = rows[None, :] > rows[:, None]
-        later = ops.sum(ops.where(after, of_class, 0), axis=1)
-        pushed = ops.minimum(ops.sum(of_class, axis=1), self.bank_size)
+        # Anchor i makes `count` pairs; `later` counts those with an anchor of its class behind i.
+        count = of_class.sizes - of_twin.sizes
+        ordered = ops.cumsum(state.gather_rows(count, of_class.order))
+        through = state.gather_rows(ordered, of_class.positions)
+        last = state.gather_rows(ordered, of_class.starts + of_class.sizes - 1)
+        before = state.gather_rows(ordered - state.gather_rows(count, of_class.order), of_class.starts)
+        later = last - through
+        pushed = ops.minimum(last - before, self.bank_size)
         kept = ops.clip(self.bank_size - later, 0, count)
 
         # List the kept pairs, `kept[i]` of them per anchor: find the anchor of an entry, then its partner. Entries
@@ -212,24 +214,32 @@ class DASAugmentation(keras.layers.Layer):
         ends = ops.cumsum(kept)
         total = ends[-1]
         entry = ops.minimum(ops.arange(self._most_kept(size), dtype="int32"), ops.maximum(total - 1, 0))
-        anchor = ops.sum(ops.cast(ends[None, :] <= entry[:, None], "int32"), axis=1)
-        anchor = ops.minimum(anchor, size - 1)
+        anchor = ops.minimum(ops.cast(ops.searchsorted(ends, entry, side="right"), "int32"), size - 1)
         back = state.gather_rows(ends, anchor) - 1 - entry  # kept pairs of the same anchor behind this one
-        wanted = state.gather_rows(count, anchor) - back
-        partner = ops.sum(ops.cast(state.gather_rows(place, anchor) < wanted[:, None], "int32"), axis=1)
-        partner = ops.minimum(partner, size - 1)
+        # The partner is the member number `wanted` of the class among those that are no twins of the anchor. Before a
+        # twin that is number t of its group and number f of the class there are f - t of them, which grows with t: the
+        # twins before the partner are counted by a search.
+        wanted = state.gather_rows(count, anchor) - back - 1
+        stride = size + 1
+        passed = of_twin.groups * stride + of_class.places - of_twin.places
+        passed = state.gather_rows(passed, of_twin.order)
+        sought = state.gather_rows(of_twin.groups, anchor) * stride + wanted
+        found = ops.cast(ops.searchsorted(passed, sought, side="right"), "int32")
+        member = wanted + found - state.gather_rows(of_twin.starts, anchor)
+        place = ops.clip(state.gather_rows(of_class.starts, anchor) + member, 0, size - 1)
+        partner = ops.where(ops.equal(total, 0), anchor, state.gather_rows(of_class.order, place))
 
         cursor = state.gather_rows(self.bank_cursor, classes)
         fill = state.gather_rows(self.bank_fill, classes)
         owner = state.gather_rows(classes, anchor)
         slot = ops.mod(state.gather_rows(cursor + pushed - 1 - later, anchor) - back, self.bank_size)
         differences = state.gather_rows(values, anchor) - state.gather_rows(values, partner)
-        # With no pair, anchor = partner = the last row and the differences are 0.
+        # With no pair, partner = anchor and the differences are 0.
         held = state.gather_rows(state.gather_rows(self.transformation_bank, owner[:1])[0], slot[:1])
         differences = differences + held * ops.cast(ops.equal(total, 0), "float32")
         state.scatter_write(self.transformation_bank, ops.stack([owner, slot], axis=1), differences)
 
-        first = ops.cast(ops.logical_and(valid, ops.equal(_first(peers), rows)), "int32")
+        first = ops.cast(ops.logical_and(valid, ops.equal(of_class.places, 0)), "int32")
         new_fill = ops.minimum(fill + pushed, self.bank_size)
         state.scatter_add(self.bank_fill, classes[:, None], first * (new_fill - fill))
         state.scatter_add(
@@ -237,17 +247,21 @@ class DASAugmentation(keras.layers.Layer):
         )
         return new_fill
 
-    def _first_twin(self, values: Tensor, peers: Tensor, rows: Tensor) -> Tensor:
-        """Index of the first row of the class that equals this row, `(B,)`.
+    def _first_twin(self, values: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        """Index of the first row of the class (`keys`) that equals this row, `(B,)`.
 
-        A `(B, B, d)` comparison would cost more than the rest of the layer. Rows are compared by an integer hash, whose
-        sum is the same in any order (a float product is not), and a match is then verified value by value.
+        Rows are compared by an integer hash, whose sum is the same in any order (a float product is not), and a match
+        is then verified value by value.
         """
         bits = ops.view(values, "int32")
         # Without the shift a flipped sign would add 2**31 whatever the multiplier, so v and -v would often collide.
         bits = ops.bitwise_xor(bits, ops.right_shift(bits, 15))
         code = ops.sum(bits * _odd_multipliers(values.shape[1]), axis=1)
-        first = _first(ops.logical_and(peers, ops.equal(code[:, None], code[None, :])))
+        order = _stable_order(code)
+        order = state.gather_rows(order, _stable_order(state.gather_rows(keys, order)))
+        alike = ops.logical_and(*(_equals_last(state.gather_rows(of, order)) for of in (code, keys)))
+        alike = _Runs(ops.logical_not(alike), size=ops.shape(values)[0])
+        first = state.gather_rows(state.gather_rows(order, alike.starts), _inverse(order, rows))
         equal = ops.equal(ops.sum(ops.abs(values - state.gather_rows(values, first)), axis=1), 0.0)
         return ops.where(equal, first, rows)
 
@@ -445,9 +459,66 @@ class DASAugmentation(keras.layers.Layer):
                 )
 
 
-def _first(matrix: Tensor) -> Tensor:
-    """Column of the first True in each row, int32."""
-    return ops.cast(ops.argmax(ops.cast(matrix, "int32"), axis=1), "int32")
+class _Runs:
+    """Stretches of equal values in sorted ones.
+
+    Args:
+        begins: `(B,)` bool, where a stretch begins; True at 0.
+        size: B.
+
+    Attributes:
+        numbers: `(B,)` int32, the number of each entry's stretch.
+        starts: `(B,)` int32, where it begins.
+        sizes: `(B,)` int32, its length.
+    """
+
+    def __init__(self, begins: Tensor, size: Tensor) -> None:
+        self.numbers = ops.cumsum(ops.cast(begins, "int32")) - 1
+        lengths = ops.segment_sum(ops.ones_like(self.numbers), self.numbers, num_segments=size)
+        self.sizes = state.gather_rows(lengths, self.numbers)
+        self.starts = state.gather_rows(ops.cumsum(lengths) - lengths, self.numbers)
+
+
+class _Groups:
+    """Rows by their keys.
+
+    Args:
+        keys: `(B,)` int32.
+        rows: `0 ... B - 1`, int32.
+
+    Attributes:
+        order: `(B,)` int32, the rows sorted by their keys, those of one key by their number.
+        positions: `(B,)` int32, each row's place in `order`.
+        groups: `(B,)` int32, the number of each row's group.
+        starts: `(B,)` int32, where each row's group begins in `order`.
+        sizes: `(B,)` int32, the rows of its group.
+        places: `(B,)` int32, its number in its group, from 0.
+    """
+
+    def __init__(self, keys: Tensor, rows: Tensor) -> None:
+        self.order = _stable_order(keys)
+        self.positions = _inverse(self.order, rows)
+        ordered = state.gather_rows(keys, self.order)
+        runs = _Runs(ops.logical_not(_equals_last(ordered)), size=ops.shape(keys)[0])
+        self.groups, self.starts, self.sizes = (
+            state.gather_rows(of, self.positions) for of in (runs.numbers, runs.starts, runs.sizes)
+        )
+        self.places = self.positions - self.starts
+
+
+def _stable_order(keys: Tensor) -> Tensor:
+    """Places of `(B,)` int32 keys in ascending order, equal ones as they came."""
+    return ops.cast(ops.argsort(keys), "int32")
+
+
+def _inverse(order: Tensor, rows: Tensor) -> Tensor:
+    """`inverse[order[k]] = k`."""
+    return ops.scatter_update(ops.zeros_like(rows), order[:, None], rows)
+
+
+def _equals_last(ordered: Tensor) -> Tensor:
+    """Whether each value equals the one before, `(B,)`; False at 0."""
+    return ops.concatenate([ops.zeros_like(ordered[:1], dtype="bool"), ops.equal(ordered[1:], ordered[:-1])])
 
 
 def _odd_multipliers(dim: int) -> np.ndarray:

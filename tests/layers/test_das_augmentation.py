@@ -120,6 +120,20 @@ def test_state_follows_the_reference_over_many_batches(mode):
     assert not layer.rejected_rows.numpy().any()
 
 
+def test_state_follows_the_reference_in_large_batches_with_duplicates(mode):
+    rng = np.random.default_rng(1)
+    layer = DASAugmentation(C, num_produced=0, top_k=K, bank_size=Z, seed=0)
+    reference, step = Reference(), None
+    for turn in range(3):
+        # From classes that are all twins of one another to some among many others, in no order.
+        values = rows(rng, 120)[rng.integers(0, (2, 12, 80)[turn], 120)]
+        labels = rng.integers(0, C, 120).astype("int32")
+        step = step or mode(layer)
+        step(tensor(values), tensor(labels))
+        reference.step(values, labels)
+        assert_same_state(layer, reference)
+
+
 @pytest.mark.parametrize(
     ("labels", "bank_size", "jit"),
     [
