@@ -20,7 +20,7 @@ SEARCH = """
 import runpy, sys, types
 found = types.SimpleNamespace(ids=[["name"] * 1000], scores=[[0.5] * 1000], metadata={})
 sys.modules["export.search_model"] = types.SimpleNamespace(load=lambda path: type("Model", (), {
-    "__len__": lambda self: 1000, "search": lambda self, image, k: found})())
+    "__len__": lambda self: 1000, "search": lambda self, image, k, where: found})())
 sys.argv = ["export.search", "model", "README.md"]
 runpy.run_module("export.search", run_name="__main__")
 """
