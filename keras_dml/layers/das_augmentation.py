@@ -14,6 +14,8 @@ from keras_dml.typing import Shape, Tensor
 _LARGEST = 1e18
 # Squared length below which a produced row is left as it is instead of being divided by its length.
 _SHORTEST_SQUARED = 1e-12
+# The largest B of which B * (B + 1) fits into int32.
+_MOST_ROWS = 46_340
 
 
 @keras.saving.register_keras_serializable(package="keras_dml")
@@ -412,6 +414,11 @@ class DASAugmentation(keras.layers.Layer):
             raise ValueError(
                 f"`embeddings` must have shape (batch, dim). Received: shape {tuple(embeddings_shape)}. "
                 "Pool or flatten the encoder's output first."
+            )
+        if embeddings_shape[0] is not None and embeddings_shape[0] > _MOST_ROWS:
+            raise ValueError(
+                f"A batch may have {_MOST_ROWS:,} rows: pairs are numbered in 32 bits. "
+                f"Received: {embeddings_shape[0]:,} rows. Split the batch."
             )
         if labels_shape is None:
             return

@@ -784,3 +784,23 @@ with tf.distribute.OneDeviceStrategy("CPU:1").scope():
     assert layer.bank_fill.numpy().tolist() == [2, 2, 0, 0, 0, 0]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_a_batch_whose_pairs_32_bits_cannot_number_is_refused():
+    layer = DASAugmentation(3, top_k=1)
+    most = 46_340
+    assert most * (most + 1) < 2**31 <= (most + 1) * (most + 2)
+    labels = keras.KerasTensor((most,), "int32")
+    assert layer.compute_output_spec(keras.KerasTensor((most, 2)), labels, training=True)[0].shape == (4 * most, 2)
+    labels = keras.KerasTensor((most + 1,), "int32")
+    with pytest.raises(ValueError, match="may have 46,340 rows"):
+        layer.compute_output_spec(keras.KerasTensor((most + 1, 2)), labels, training=True)
+
+
+@pytest.mark.parametrize("low", [-3, -(2**31)])
+def test_equal_keys_keep_their_order(low):
+    from keras_dml.layers.das_augmentation import _stable_order
+
+    keys = np.random.default_rng(0).choice([low, -1, 0, 5, 2**31 - 1], 5000).astype("int32")
+    order = keras.ops.convert_to_numpy(_stable_order(tensor(keys)))
+    np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"))
