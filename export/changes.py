@@ -6,7 +6,7 @@ import json
 import pathlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,21 @@ def embedding_space(manifest: Mapping[str, Any]) -> str:
     """What tells whether embeddings of two versions can be compared: their width and the encoder's checksum."""
     encoder = manifest["files"].get(ENCODER_FILE, {}).get("sha256", "")
     return f"{manifest['embedding_dim']} {encoder}".strip()
+
+
+def check_space(changes: Iterable[Change], manifest: Mapping[str, Any]) -> None:
+    """Raises where changes were embedded otherwise than a version was.
+
+    Raises:
+        ValueError: So it is.
+    """
+    space = embedding_space(manifest)
+    strange = [change.id for change in changes if change.embedding is not None and change.space != space]
+    if strange:
+        raise ValueError(
+            f"{NAME}: {len(strange)} items, first {strange[0]!r}, were embedded by another encoder than that of "
+            f"version {manifest['version']}. Update a version of theirs, or move the file away and add them again"
+        )
 
 
 class ChangeLog:

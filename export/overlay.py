@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.changes import Change, ChangeLog, embedding_space
+from export.changes import Change, ChangeLog, check_space
 from export.filtered_search import FilteredSearch
 from export.gallery import Gallery
 from export.index.spec import largest_value
@@ -91,14 +91,7 @@ class Overlay:
             found = self.log.since(self._through)
             if not found:
                 return
-            space = embedding_space(self.model.manifest)
-            strange = [change.id for change in found if change.embedding is not None and change.space != space]
-            if strange:
-                raise ValueError(
-                    f"{self.log.path}: {len(strange)} items, first {strange[0]!r}, were embedded by another encoder "
-                    f"than version {self.model.version}'s. Fold them into a version of theirs (keras-dml update), or "
-                    "move the file away and add them again"
-                )
+            check_space(found, self.model.manifest)
             self._changes |= {change.id: change for change in found}
             self._through = found[-1].sequence
             self._snapshot = None

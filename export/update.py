@@ -10,7 +10,7 @@ import numpy as np
 from export import manifest, versions
 from export.build import AFTER_INTERRUPT, build_model, gallery_of
 from export.build_options import BuildOptions
-from export.changes import NAME, Change, ChangeLog, embedding_space
+from export.changes import NAME, Change, ChangeLog, check_space
 from export.deprecated import old_progress_arguments
 from export.embedding import cache_key, embed_split, remove_cache
 from export.encoder_files import open_encoder, open_pair_scorer
@@ -226,14 +226,8 @@ def _with_changes(
     Raises:
         ValueError: The changes were embedded by another encoder.
     """
-    space = embedding_space(content)
+    check_space(changes, content)
     items = [change for change in changes if change.embedding is not None]
-    strange = [item.id for item in items if item.space != space]
-    if strange:
-        raise ValueError(
-            f"{NAME}: {len(strange)} items, first {strange[0]!r}, were embedded by another encoder than that of "
-            f"version {content['version']}. Update a version of their encoder, or move the file away and add them again"
-        )
     changed = {change.id for change in changes}
     kept = [row for row, name in enumerate(gallery.ids) if name not in changed]
     rest = gallery.take(kept)

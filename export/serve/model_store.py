@@ -88,6 +88,9 @@ class ModelStore:
             try:
                 version = await loop.run_in_executor(None, self._load, self.directory / str(number))
                 self._check_replaces(version)
+                if version.overlay is not None:
+                    # What was written while the version was loaded; nothing is awaited from here to `_install`.
+                    version.overlay.refresh()
             except Exception as error:
                 self._failures = {key: failure for key, failure in self._failures.items() if key[0] != number}
                 self._failures[identity] = (time.monotonic(), str(error))
@@ -181,9 +184,6 @@ class ModelStore:
             )
 
     def _install(self, version: LoadedVersion) -> None:
-        if version.overlay is not None:
-            # What was written while the version was loaded.
-            version.overlay.refresh()
         self._metrics.changes.set(0 if version.overlay is None else len(version.overlay))
         old, self.current = self.current, version
         self._metrics.version.set(version.number)
